@@ -1,0 +1,407 @@
+//! What is blocked, until when, and what gives way when a table is full.
+//!
+//! The kernel keeps single addresses and /64s apart from other prefixes, and IPv4 apart from IPv6: four tables, each with
+//! a capacity of its own. A full table gives up the block that would expire first; permanent blocks never give way.
+//!
+//! Each table has a heap of expiries. When a block is lifted or its expiry moves, its old place in the heap stays and is
+//! known to be stale by its stamp; the heap is made anew when more than half of it is stale. The top is never stale.
+//!
+//! [`table_of`] gives 0 to 3 and the place of a family is 0 or 1, so that indexing by them cannot fail.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+
+use crate::change::Block;
+use crate::policy::Limits;
+use crate::target::Target;
+use crate::time::Mono;
+
+/// A block in force.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) block: Block,
+    /// Since when the kernel has had it; none until it said so.
+    pub(crate) effective: Option<Mono>,
+    /// Whether room has been made in the kernel's table for it once already.
+    pub(crate) retried: bool,
+    stamp: u64,
+}
+
+/// All permanent blocks, and no room for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full {
+    pub(crate) capacity: u32,
+    /// The key of the configuration that sets it.
+    pub(crate) limit: &'static str,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Blocklist {
+    entries: HashMap<Target, Entry>,
+    tables: [Table; 4],
+    limits: Limits,
+    /// The lengths of prefix in use for either family, the longest first, with how many blocks have each.
+    lengths: [Vec<(u8, u32)>; 2],
+    stamps: u64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    len: u32,
+    /// The blocks of the table that expire.
+    expiring: usize,
+    heap: BinaryHeap<Reverse<(Mono, u64, Target)>>,
+}
+
+/// Which table holds a target.
+fn table_of(target: &Target) -> usize {
+    family_of(target) + if is_exact(target) { 0 } else { 2 }
+}
+
+fn family_of(target: &Target) -> usize {
+    usize::from(target.address().is_ipv6())
+}
+
+/// Whether the kernel looks the target up as it is, and not as a prefix among others.
+fn is_exact(target: &Target) -> bool {
+    target.is_exact() || (target.address().is_ipv6() && target.prefix_len() == 64)
+}
+
+impl Blocklist {
+    pub(crate) fn new(limits: Limits) -> Blocklist {
+        Blocklist {
+            entries: HashMap::new(),
+            tables: Default::default(),
+            limits,
+            lengths: Default::default(),
+            stamps: 0,
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Block> {
+        self.entries.values().map(|entry| &entry.block)
+    }
+
+    pub(crate) fn get(&self, target: &Target) -> Option<&Entry> {
+        self.entries.get(target)
+    }
+
+    pub(crate) fn entry(&mut self, target: &Target) -> Option<&mut Entry> {
+        self.entries.get_mut(target)
+    }
+
+    /// The blocks that `address` lies in, the most specific first.
+    pub(crate) fn covering(&self, address: IpAddr) -> impl Iterator<Item = &Entry> {
+        let [v4, v6] = &self.lengths;
+        let lengths = if address.is_ipv4() { v4 } else { v6 };
+        lengths.iter().filter_map(move |&(len, _)| self.entries.get(&Target::prefix(address, len)))
+    }
+
+    /// Whether `target` can be put in, be it by taking another out.
+    pub(crate) fn has_room(&self, target: &Target) -> Result<(), Full> {
+        let table = &self.tables[table_of(target)];
+        let (capacity, limit) = self.capacity(target);
+        if table.len < capacity || table.expiring > 0 && capacity > 0 || self.entries.contains_key(target) {
+            Ok(())
+        } else {
+            Err(Full { capacity, limit })
+        }
+    }
+
+    /// Puts a block in, in place of what its target had. Where [`Blocklist::has_room`] said so and the table is full, the
+    /// block that would expire first gives way and is returned.
+    pub(crate) fn insert(&mut self, block: Block) -> Option<Block> {
+        let target = block.target;
+        let full = self.tables[table_of(&target)].len >= self.capacity(&target).0;
+        let evicted = if full && !self.entries.contains_key(&target) { self.evict(&target) } else { None };
+        let old = self.remove(&target);
+        self.stamps += 1;
+        let stamp = self.stamps;
+        let table = &mut self.tables[table_of(&target)];
+        table.len += 1;
+        if let Some(expiry) = block.expires {
+            table.expiring += 1;
+            table.heap.push(Reverse((expiry.mono, stamp, target)));
+        }
+        let lengths = &mut self.lengths[family_of(&target)];
+        match lengths.binary_search_by_key(&Reverse(target.prefix_len()), |&(len, _)| Reverse(len)) {
+            Ok(place) => lengths[place].1 += 1,
+            Err(place) => lengths.insert(place, (target.prefix_len(), 1)),
+        }
+        let (effective, retried) = old.map_or((None, false), |old| (old.effective, old.retried));
+        self.entries.insert(target, Entry { block, effective, retried, stamp });
+        evicted
+    }
+
+    pub(crate) fn remove(&mut self, target: &Target) -> Option<Entry> {
+        let entry = self.entries.remove(target)?;
+        let table = &mut self.tables[table_of(target)];
+        table.len -= 1;
+        table.expiring -= usize::from(entry.block.expires.is_some());
+        let lengths = &mut self.lengths[family_of(target)];
+        if let Some(place) = lengths.iter().position(|&(len, _)| len == target.prefix_len()) {
+            lengths[place].1 -= 1;
+            if lengths[place].1 == 0 {
+                lengths.remove(place);
+            }
+        }
+        self.settle(table_of(target));
+        Some(entry)
+    }
+
+    /// Takes out the block that would expire first of the table that `target` belongs to, but never `target` itself.
+    pub(crate) fn evict(&mut self, target: &Target) -> Option<Block> {
+        let heap = &mut self.tables[table_of(target)].heap;
+        let Reverse(mut first) = *heap.peek()?;
+        if first.2 == *target {
+            let own = heap.pop()?;
+            // Below the top there may be stale ones.
+            self.settle(table_of(target));
+            let heap = &mut self.tables[table_of(target)].heap;
+            let second = heap.peek().copied();
+            heap.push(own);
+            first = second?.0;
+        }
+        self.remove(&first.2).map(|entry| entry.block)
+    }
+
+    /// Takes out a block whose time is over.
+    pub(crate) fn due(&mut self, now: Mono) -> Option<Block> {
+        // Asked before every line, and nothing is due most of the time.
+        self.next_due().filter(|due| *due <= now)?;
+        let top = |table: &Table| table.heap.peek().map(|&Reverse((expiry, _, target))| (expiry, target));
+        let (_, target) = self.tables.iter().filter_map(top).min()?;
+        self.remove(&target).map(|entry| entry.block)
+    }
+
+    /// When the next block's time is over.
+    pub(crate) fn next_due(&self) -> Option<Mono> {
+        self.tables.iter().filter_map(|table| table.heap.peek().map(|&Reverse((expiry, ..))| expiry)).min()
+    }
+
+    /// Changes the capacities. What lies beyond is taken out and returned, as far as it is not permanent.
+    pub(crate) fn set_limits(&mut self, limits: Limits) -> Vec<Block> {
+        self.limits = limits;
+        let mut evicted = Vec::new();
+        for place in 0..self.tables.len() {
+            while let Some(&Reverse((_, _, target))) = self.tables[place].heap.peek() {
+                if self.tables[place].len <= self.capacity(&target).0 {
+                    break;
+                }
+                evicted.extend(self.remove(&target).map(|entry| entry.block));
+            }
+        }
+        evicted
+    }
+
+    fn capacity(&self, target: &Target) -> (u32, &'static str) {
+        if is_exact(target) {
+            (self.limits.blocks, "limits.blocks")
+        } else {
+            (self.limits.prefixes, "limits.prefixes")
+        }
+    }
+
+    /// Takes stale expiries off the top of a heap, and all of them when they are the greater part.
+    fn settle(&mut self, table: usize) {
+        let Table { heap, expiring, .. } = &mut self.tables[table];
+        let live = |&Reverse((_, stamp, target)): &Reverse<(Mono, u64, Target)>| {
+            self.entries.get(&target).is_some_and(|entry| entry.stamp == stamp)
+        };
+        if heap.len() > 2 * *expiring {
+            heap.retain(live);
+        }
+        while heap.peek().is_some_and(|top| !live(top)) {
+            heap.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::change::{Expiry, Origin};
+    use crate::time::Wall;
+
+    const LIMITS: Limits = Limits { blocks: 4, prefixes: 2, sources: 1 };
+
+    fn block(target: &str, expires: Option<u64>) -> Block {
+        Block {
+            target: target.parse().unwrap(),
+            created: Wall(0),
+            expires: expires.map(|mono| Expiry { mono: Mono(mono), wall: Wall(0) }),
+            rule: None,
+            reason: "".into(),
+            origin: Origin::Operator,
+            offences: 1,
+            attempts: 0,
+            users: Vec::new(),
+            evidence: Vec::new(),
+        }
+    }
+
+    fn target(text: &str) -> Target {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_block_that_would_expire_first_gives_way() {
+        let mut list = Blocklist::new(Limits { blocks: 2, ..LIMITS });
+        assert_eq!(list.insert(block("203.0.113.1", Some(20))), None);
+        assert_eq!(list.insert(block("203.0.113.2", Some(10))), None);
+        // Another table has room of its own.
+        assert_eq!(list.insert(block("2001:db8::/64", Some(5))), None);
+        let evicted = list.insert(block("203.0.113.3", Some(5))).unwrap();
+        assert_eq!(evicted.target, target("203.0.113.2"));
+        assert_eq!(
+            list.insert(block("203.0.113.3", None)),
+            None,
+            "a block in place of its own needs no room"
+        );
+        assert_eq!(list.insert(block("203.0.113.4", None)).unwrap().target, target("203.0.113.1"));
+        let full = Full { capacity: 2, limit: "limits.blocks" };
+        assert_eq!(list.has_room(&target("203.0.113.5")), Err(full));
+        assert_eq!(list.has_room(&target("203.0.113.4")), Ok(()));
+        assert_eq!(list.has_room(&target("203.0.113.0/24")), Ok(()));
+    }
+
+    #[test]
+    fn making_room_spares_the_target_itself() {
+        let mut list = Blocklist::new(LIMITS);
+        list.insert(block("203.0.113.1", Some(10)));
+        assert_eq!(list.evict(&target("203.0.113.1")), None);
+        list.insert(block("203.0.113.2", Some(20)));
+        assert_eq!(list.evict(&target("203.0.113.1")).unwrap().target, target("203.0.113.2"));
+        assert_eq!(list.next_due(), Some(Mono(10)));
+    }
+
+    #[test]
+    fn a_smaller_table_gives_up_the_first_to_expire() {
+        let mut list = Blocklist::new(LIMITS);
+        for (address, expires) in
+            [("203.0.113.1", Some(30)), ("203.0.113.2", Some(10)), ("203.0.113.3", None)]
+        {
+            list.insert(block(address, expires));
+        }
+        let evicted = list.set_limits(Limits { blocks: 1, ..LIMITS });
+        let evicted: Vec<Target> = evicted.iter().map(|block| block.target).collect();
+        assert_eq!(evicted, [target("203.0.113.2"), target("203.0.113.1")]);
+    }
+
+    #[test]
+    fn moving_an_expiry_leaves_little_behind() {
+        let mut list = Blocklist::new(LIMITS);
+        for expires in 0..10_000 {
+            list.insert(block("203.0.113.1", Some(expires)));
+            assert!(list.tables[0].heap.len() <= 3);
+        }
+        assert_eq!(list.next_due(), Some(Mono(9_999)));
+    }
+
+    /// Some targets of every table, of which some lie in others.
+    fn any_target() -> impl Strategy<Value = Target> {
+        (0..8u8, 0..5usize).prop_map(|(n, kind)| match kind {
+            0 => Target::exact(Ipv4Addr::new(203, 0, 113, n).into()),
+            1 => Target::prefix(Ipv4Addr::new(203, 0, n, 0).into(), 24 - (n % 2) * 8),
+            2 => Target::exact(Ipv6Addr::new(0x2001, 0xdb8, 0, n.into(), 0, 0, 0, 7).into()),
+            3 => Target::prefix(Ipv6Addr::new(0x2001, 0xdb8, 0, n.into(), 0, 0, 0, 0).into(), 64),
+            _ => Target::prefix(
+                Ipv6Addr::new(0x2001, 0xdb8, n.into(), 0, 0, 0, 0, 0).into(),
+                48 - (n % 2) * 16,
+            ),
+        })
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(Target, Option<u64>),
+        Remove(Target),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (any_target(), prop::option::weighted(0.8, 0..300u64)).prop_map(|(t, e)| Step::Insert(t, e)),
+            2 => any_target().prop_map(Step::Remove),
+            1 => (0..60u64).prop_map(Step::Pass),
+        ]
+    }
+
+    /// The same, by looking at everything each time. Expiries are made distinct by adding the number of the step.
+    type Model = BTreeMap<Target, Option<u64>>;
+
+    fn first_of_table(model: &Model, target: &Target) -> Option<Target> {
+        let same = model.iter().filter(|(other, _)| table_of(other) == table_of(target));
+        same.filter_map(|(other, expires)| expires.map(|at| (at, *other))).min().map(|(_, target)| target)
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_naive_model(steps in prop::collection::vec(step(), 0..250)) {
+            let mut list = Blocklist::new(LIMITS);
+            let mut model = Model::new();
+            let mut clock = 0;
+            for (n, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Insert(target, expires) => {
+                        let expires = expires.map(|after| (clock + after) * 1000 + n as u64);
+                        let capacity = if is_exact(&target) { LIMITS.blocks } else { LIMITS.prefixes };
+                        let used = model.keys().filter(|other| table_of(other) == table_of(&target)).count();
+                        let full = used >= capacity as usize && !model.contains_key(&target);
+                        let first = first_of_table(&model, &target).filter(|_| full);
+                        prop_assert_eq!(list.has_room(&target).is_ok(), !full || first.is_some());
+                        if full && first.is_none() {
+                            continue;
+                        }
+                        let evicted = list.insert(block(&target.to_string(), expires));
+                        prop_assert_eq!(evicted.map(|block| block.target), first);
+                        first.map(|first| model.remove(&first));
+                        model.insert(target, expires);
+                    }
+                    Step::Remove(target) => {
+                        prop_assert_eq!(list.remove(&target).is_some(), model.remove(&target).is_some());
+                    }
+                    Step::Pass(time) => {
+                        clock += time;
+                        let now = clock * 1000;
+                        let mut due: Vec<(u64, Target)> = model
+                            .iter()
+                            .filter_map(|(target, expires)| expires.map(|at| (at, *target)))
+                            .filter(|&(at, _)| at <= now)
+                            .collect();
+                        due.sort_unstable();
+                        for (_, target) in due {
+                            prop_assert_eq!(list.due(Mono(now)).map(|block| block.target), Some(target));
+                            model.remove(&target);
+                        }
+                        prop_assert_eq!(list.due(Mono(now)), None);
+                    }
+                }
+                let mut kept: Vec<Target> = list.iter().map(|block| block.target).collect();
+                kept.sort_unstable();
+                prop_assert_eq!(kept, model.keys().copied().collect::<Vec<_>>());
+                prop_assert_eq!(list.next_due(), model.values().copied().flatten().min().map(Mono));
+                for table in &list.tables {
+                    prop_assert!(table.heap.len() <= 2 * table.expiring + 1);
+                }
+                for target in model.keys() {
+                    let covering: Vec<Target> =
+                        list.covering(target.address()).map(|entry| entry.block.target).collect();
+                    let mut expected: Vec<Target> =
+                        model.keys().filter(|other| other.contains(target.address())).copied().collect();
+                    expected.sort_unstable_by_key(|target| Reverse(target.prefix_len()));
+                    prop_assert_eq!(covering, expected);
+                }
+            }
+        }
+    }
+}

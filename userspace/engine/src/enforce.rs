@@ -1,0 +1,472 @@
+//! From a match to a change of the blocklist: what is blocked, for how long, and what prevents it.
+//!
+//! One block is one offence. Lines that tell of connections from before the kernel had the block are still on their way
+//! then; they can move its expiry further out (when a graver rule matches), but are no further offence. An attempt on a
+//! connection that began later got past the block, and is one.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::blocklist::{Blocklist, Entry, Full};
+use crate::change::{Block, Change, End, Expiry, Origin, Protection, Refusal, Refused};
+use crate::lru::Lru;
+use crate::moment::Moment;
+use crate::offenders::{FORGET_AFTER, Offender, Offenders};
+use crate::policy::{Policy, Response};
+use crate::protect::{Guard, HostAddresses, Logins};
+use crate::rules::RuleRef;
+use crate::target::Target;
+use crate::time::{Mono, Now};
+
+/// A line that is older than this when it is read is read late (after a restart, for instance): its block has been
+/// running since the line was written, and only the rest is made. A younger one is blocked for the whole time from now.
+const LATE: Duration = Duration::from_secs(60);
+
+/// How long after the kernel had a block connections may seem to begin that began before: timestamps of whole seconds,
+/// and packets that were queued.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// An expiry is not moved for less than this, so that the last lines of a connection do not each cause a change.
+const WORTHWHILE: Duration = Duration::from_secs(1);
+
+/// What an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockRequest {
+    /// What to block.
+    pub target: Target,
+    /// For how long; none: until unblocked.
+    pub timeout: Option<Duration>,
+    /// Why, in words.
+    pub reason: Arc<str>,
+}
+
+/// What came of a [`Change::Block`] in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The entry is in the table.
+    Done,
+    /// The table has no room.
+    TableFull,
+    /// It was not taken; why, in words.
+    Failed(Arc<str>),
+}
+
+/// What is done about a match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// To block, from now.
+    Block {
+        /// What.
+        target: Target,
+        /// For how long; none: until unblocked.
+        timeout: Option<Duration>,
+    },
+    /// Nothing: the source is blocked already, for at least as long.
+    Standing {
+        /// The block that it lies in.
+        target: Target,
+    },
+    /// Nothing: the line is so old that its block would be over by now.
+    Late {
+        /// What would have been blocked.
+        target: Target,
+    },
+    /// Nothing, for this reason.
+    Refused {
+        /// What would have been blocked.
+        target: Target,
+        /// Why it is not.
+        because: Refusal,
+    },
+}
+
+/// How an address stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// It is blocked.
+    Blocked(&'a Block),
+    /// It cannot be blocked, at least not by rules.
+    Protected(Protection),
+    /// Neither.
+    Open,
+}
+
+/// How many matches led to what, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResponseCounts {
+    /// Blocks that rules made, those that were made longer included.
+    pub blocked: u64,
+    /// Matches that a protection or a full table kept from a block.
+    pub refused: u64,
+    /// Matches of lines so old that their blocks would have been over. Many of them on a log that is being written tell
+    /// of a wrong clock or time zone there.
+    pub late: u64,
+    /// Blocks that gave way in a full table.
+    pub evicted: u64,
+    /// Blocks that the kernel did not take.
+    pub failed: u64,
+}
+
+/// A match to respond to.
+pub(crate) struct Offence<'a> {
+    pub(crate) source: IpAddr,
+    /// When the line was written.
+    pub(crate) at: Moment,
+    /// When its connection began.
+    pub(crate) began: Moment,
+    pub(crate) attempts: u32,
+    pub(crate) rule: &'a RuleRef,
+    pub(crate) response: &'a Response,
+    pub(crate) origin: Origin,
+}
+
+/// The names that a source tried and its latest lines.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    pub(crate) users: Vec<Arc<str>>,
+    pub(crate) lines: Vec<Arc<str>>,
+}
+
+/// The owner of what is blocked, and of what must not be.
+#[derive(Debug)]
+pub(crate) struct Enforcer {
+    pub(crate) guard: Guard,
+    pub(crate) logins: Logins,
+    blocklist: Blocklist,
+    offenders: Offenders,
+    /// Until when the refusal of a target is not put on record again.
+    refusals: Lru<Target, Moment>,
+    /// What the caller has not taken yet. It grows by a few with each call, except where many blocks end or are restored
+    /// at once, and so by no more than the tables hold.
+    changes: VecDeque<Change>,
+    protect_logins: bool,
+    ipv6_prefix: u8,
+    pub(crate) counts: ResponseCounts,
+}
+
+impl Enforcer {
+    pub(crate) fn new(policy: &Policy) -> Enforcer {
+        let sources = policy.limits.sources as usize;
+        Enforcer {
+            guard: Guard::new(policy.allow.clone()),
+            logins: Logins::new(),
+            blocklist: Blocklist::new(policy.limits),
+            offenders: Offenders::new(sources),
+            refusals: Lru::new(sources),
+            changes: VecDeque::new(),
+            protect_logins: policy.protect_logins,
+            ipv6_prefix: policy.ipv6_prefix,
+            counts: ResponseCounts::default(),
+        }
+    }
+
+    pub(crate) fn reload(&mut self, policy: &Policy) {
+        let sources = policy.limits.sources as usize;
+        self.offenders.set_capacity(sources);
+        self.refusals.set_capacity(sources);
+        self.refusals.clear();
+        self.protect_logins = policy.protect_logins;
+        self.ipv6_prefix = policy.ipv6_prefix;
+        self.guard.set_allow(policy.allow.clone());
+        self.lift_protected();
+        for block in self.blocklist.set_limits(policy.limits) {
+            self.evicted(block, "the table was made smaller".into());
+        }
+    }
+
+    pub(crate) fn set_host(&mut self, host: &HostAddresses) {
+        self.guard.set_host(host);
+        self.refusals.clear();
+        self.lift_protected();
+    }
+
+    /// Responds to a match. `evidence` is asked for only where something is to be recorded.
+    pub(crate) fn respond(
+        &mut self,
+        offence: &Offence<'_>,
+        evidence: impl FnOnce() -> Evidence,
+        now: &Now,
+    ) -> Decision {
+        self.handle_timeout(now.mono);
+        let &Offence { source, rule, response, .. } = offence;
+        let (target, protection) = self.aim(source, now);
+        let standing = self.blocklist.get(&target);
+        let same_offence = standing.is_some_and(|entry| {
+            entry.effective.is_none_or(|effective| offence.began <= Moment::from(effective).after(GRACE))
+        });
+        // A block that was found in the gate lost its reason to a crash. The line that led to it is read again, and has it.
+        let adopted = standing.is_some_and(|entry| entry.block.origin == Origin::Adopted);
+        let offences = match standing {
+            Some(entry) if same_offence && !adopted => entry.block.offences,
+            _ => self.offenders.next(&target, Moment::now(now)),
+        };
+        let created = standing.map_or(now.wall, |entry| entry.block.created);
+
+        let age = Moment::now(now).since(offence.at);
+        let left = |timeout: Duration| match adopted {
+            true => timeout.saturating_sub(age),
+            false => time_left(timeout, age),
+        };
+        let timeout = response.timeout_for(offences).map(left);
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            self.counts.late += 1;
+            return Decision::Late { target };
+        }
+        let mut expires = timeout.map(|timeout| expiry(now, timeout));
+        let outlasting = |entry: &&Entry| outlasts(entry.block.expires, expires);
+        if let Some(Entry { block, .. }) = self.blocklist.covering(source).find(outlasting) {
+            if !adopted || block.target != target {
+                return Decision::Standing { target: block.target };
+            }
+            expires = block.expires;
+        }
+
+        let block = |evidence: Evidence| Block {
+            target,
+            created,
+            expires,
+            rule: Some(rule.clone()),
+            reason: Arc::clone(&rule.description),
+            origin: offence.origin,
+            offences,
+            attempts: offence.attempts,
+            users: evidence.users,
+            evidence: evidence.lines,
+        };
+        if let Some(protection) = protection {
+            return self.refuse(target, Refusal::Protected(protection), timeout, || block(evidence()), now);
+        }
+        if let Err(full) = self.blocklist.has_room(&target) {
+            return self.refuse(target, refusal_of(target, full), timeout, || block(evidence()), now);
+        }
+        self.put(block(evidence()));
+        self.offenders.record(target, offences, Moment::now(now).after(timeout.unwrap_or_default()));
+        if let Some(entry) = self.blocklist.entry(&target).filter(|_| !same_offence) {
+            entry.effective = None;
+        }
+        self.counts.blocked += 1;
+        Decision::Block { target, timeout }
+    }
+
+    /// Blocks what an operator asks for. What was blocked already ends when the operator says, be it sooner.
+    pub(crate) fn block(&mut self, request: BlockRequest, now: &Now) -> Result<(), Refusal> {
+        self.handle_timeout(now.mono);
+        let BlockRequest { target, timeout, reason } = request;
+        if let Some(protection) = self.guard.check(&target) {
+            return Err(Refusal::Protected(protection));
+        }
+        self.blocklist.has_room(&target).map_err(|full| refusal_of(target, full))?;
+        let expires = timeout.map(|timeout| expiry(now, timeout));
+        let block = match self.blocklist.entry(&target) {
+            Some(entry) => {
+                Block { expires, rule: None, reason, origin: Origin::Operator, ..entry.block.clone() }
+            }
+            None => Block {
+                target,
+                created: now.wall,
+                expires,
+                rule: None,
+                reason,
+                origin: Origin::Operator,
+                offences: self.offenders.next(&target, Moment::now(now)),
+                attempts: 0,
+                users: Vec::new(),
+                evidence: Vec::new(),
+            },
+        };
+        self.put(block);
+        Ok(())
+    }
+
+    pub(crate) fn unblock(&mut self, target: &Target, end: End, now: &Now) -> bool {
+        let Some(entry) = self.blocklist.remove(target) else { return false };
+        self.offenders.ended(target, Moment::now(now));
+        self.changes.push_back(Change::Unblock { block: Box::new(entry.block), end, detail: None });
+        true
+    }
+
+    pub(crate) fn applied(&mut self, target: &Target, result: Applied, now: &Now) {
+        let Some(entry) = self.blocklist.entry(target) else { return };
+        let why = match result {
+            Applied::Done => {
+                entry.effective.get_or_insert(now.mono);
+                entry.retried = false;
+                return;
+            }
+            Applied::TableFull if !entry.retried => {
+                entry.retried = true;
+                let block = Box::new(entry.block.clone());
+                if let Some(first) = self.blocklist.evict(target) {
+                    self.evicted(first, format!("it made room for {target}").into());
+                    self.changes.push_back(Change::Block(block));
+                    return;
+                }
+                "the kernel's table is full".into()
+            }
+            Applied::TableFull => "the kernel's table is full".into(),
+            Applied::Failed(why) => why,
+        };
+        if let Some(entry) = self.blocklist.remove(target) {
+            self.counts.failed += 1;
+            if entry.block.origin.is_by_rule() {
+                self.offenders.take_back(target);
+            }
+            let (block, detail) = (Box::new(entry.block), Some(why));
+            self.changes.push_back(Change::Unblock { block, end: End::Failed, detail });
+        }
+    }
+
+    pub(crate) fn restore(&mut self, blocks: Vec<Block>, offenders: Vec<(Target, Offender)>, now: &Now) {
+        for (target, offender) in offenders {
+            self.offenders.restore(target, offender, now);
+        }
+        for mut block in blocks {
+            if let Some(expiry) = &mut block.expires {
+                // The monotonic clock may have begun anew since; and a wall clock that was set back must not make a block
+                // longer than it ever was.
+                let left = expiry.wall.since(now.wall).min(expiry.wall.since(block.created));
+                if left.is_zero() {
+                    self.end(block, End::Expired, None);
+                    continue;
+                }
+                *expiry = self::expiry(now, left);
+            }
+            if let Some(protection) = self.guard.check(&block.target) {
+                self.end(block, End::Protected, Some(protection.to_string().into()));
+            } else if let Err(full) = self.blocklist.has_room(&block.target) {
+                let why = refusal_of(block.target, full).to_string().into();
+                self.end(block, End::Failed, Some(why));
+            } else {
+                self.put(block);
+            }
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Mono) {
+        while let Some(block) = self.blocklist.due(now) {
+            self.end(block, End::Expired, None);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Mono> {
+        self.blocklist.next_due()
+    }
+
+    pub(crate) fn next_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    pub(crate) fn block_of(&self, target: &Target) -> Option<&Block> {
+        self.blocklist.get(target).map(|entry| &entry.block)
+    }
+
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.blocklist.iter()
+    }
+
+    /// The block in force that `address` lies in.
+    pub(crate) fn blocking(&self, address: IpAddr, now: &Now) -> Option<&Block> {
+        let in_force = |block: &&Block| block.expires.is_none_or(|expiry| expiry.mono > now.mono);
+        self.blocklist.covering(address).map(|entry| &entry.block).find(in_force)
+    }
+
+    pub(crate) fn check(&self, address: IpAddr, now: &Now) -> Standing<'_> {
+        match (self.blocking(address, now), self.protection(&Target::exact(address), now)) {
+            (Some(block), _) => Standing::Blocked(block),
+            (None, Some(protection)) => Standing::Protected(protection),
+            (None, None) => Standing::Open,
+        }
+    }
+
+    /// What to block for a source, and what prevents it. A block that stands is aimed at again.
+    fn aim(&self, source: IpAddr, now: &Now) -> (Target, Option<Protection>) {
+        let narrow = Target::exact(source);
+        let wide = if source.is_ipv4() { narrow } else { Target::prefix(source, self.ipv6_prefix) };
+        if let Some(target) = [wide, narrow].into_iter().find(|target| self.blocklist.get(target).is_some()) {
+            return (target, None);
+        }
+        match self.protection(&wide, now) {
+            None => (wide, None),
+            // A neighbour in the prefix that is protected must not shield the source itself.
+            Some(_) => (narrow, self.protection(&narrow, now)),
+        }
+    }
+
+    /// What keeps rules from blocking `target`.
+    fn protection(&self, target: &Target, now: &Now) -> Option<Protection> {
+        self.guard.check(target).or_else(|| {
+            let logins = self.protect_logins.then_some(&self.logins)?;
+            logins.check(target, Moment::now(now))
+        })
+    }
+
+    /// Puts in a block for which there is room, be it by taking another out.
+    fn put(&mut self, block: Block) {
+        let target = block.target;
+        if let Some(first) = self.blocklist.insert(block.clone()) {
+            self.evicted(first, format!("it made room for {target}").into());
+        }
+        self.changes.push_back(Change::Block(Box::new(block)));
+    }
+
+    fn refuse(
+        &mut self,
+        target: Target,
+        because: Refusal,
+        timeout: Option<Duration>,
+        block: impl FnOnce() -> Block,
+        now: &Now,
+    ) -> Decision {
+        self.counts.refused += 1;
+        let now = Moment::now(now);
+        if self.refusals.peek(&target).is_none_or(|&until| until <= now) {
+            self.refusals.insert(target, now.after(timeout.unwrap_or(FORGET_AFTER)));
+            let refused = Refused { block: block(), because: because.clone() };
+            self.changes.push_back(Change::Refused(Box::new(refused)));
+        }
+        Decision::Refused { target, because }
+    }
+
+    fn evicted(&mut self, block: Block, why: Arc<str>) {
+        self.counts.evicted += 1;
+        self.end(block, End::Evicted, Some(why));
+    }
+
+    fn end(&mut self, block: Block, end: End, detail: Option<Arc<str>>) {
+        self.changes.push_back(Change::Unblock { block: Box::new(block), end, detail });
+    }
+
+    fn lift_protected(&mut self) {
+        let protections: Vec<Protection> =
+            self.blocklist.iter().filter_map(|block| self.guard.check(&block.target)).collect();
+        for protection in protections {
+            if let Some(entry) = self.blocklist.remove(&protection.target) {
+                self.end(entry.block, End::Protected, Some(protection.to_string().into()));
+            }
+        }
+    }
+}
+
+fn expiry(now: &Now, timeout: Duration) -> Expiry {
+    Expiry { mono: now.mono.after(timeout), wall: now.wall.after(timeout) }
+}
+
+fn refusal_of(target: Target, full: Full) -> Refusal {
+    Refusal::Full { target, capacity: full.capacity, limit: full.limit }
+}
+
+/// What is left of a timeout for a line of this age.
+fn time_left(timeout: Duration, age: Duration) -> Duration {
+    if age <= LATE { timeout } else { timeout.saturating_sub(age) }
+}
+
+/// Whether a block that ends at `standing` need not be moved to `wanted`.
+fn outlasts(standing: Option<Expiry>, wanted: Option<Expiry>) -> bool {
+    match (standing, wanted) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(standing), Some(wanted)) => standing.mono.after(WORTHWHILE) >= wanted.mono,
+    }
+}
