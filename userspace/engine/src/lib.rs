@@ -1,0 +1,31 @@
+//! The core of xdpban, pure: a line becomes an event, a match, a decision and a change to the blocklist.
+//!
+//! Nothing here reads a file, a socket or a clock: bytes and [`time::Now`] come in, [`change::Change`]s go out.
+
+mod attempts;
+mod blocklist;
+pub mod change;
+mod crowds;
+pub mod decode;
+mod enforce;
+mod engine;
+pub mod event;
+mod header;
+mod lru;
+mod moment;
+mod offenders;
+pub mod policy;
+mod protect;
+pub mod record;
+pub mod rules;
+mod sources;
+pub mod target;
+pub mod time;
+mod unexplained;
+mod windows;
+
+pub use enforce::{Applied, BlockRequest, Decision, ResponseCounts, Standing};
+pub use engine::{Counts, Engine, ForeignMatch, Outcome};
+pub use offenders::{FORGET_AFTER, Offender};
+pub use protect::{HostAddresses, Login};
+pub use unexplained::Unexplained;
