@@ -1,0 +1,237 @@
+//! The configuration: read as written, resolved into a [`Config`] that cannot be wrong.
+//!
+//! A file is taken through four steps, and each notes its faults and goes on, so that one run tells them all: the syntax
+//! (`document`), the single values (`values`, `raw`), the rules against each other and the responses against the rules
+//! (`decoders`, `rules`). `keys` is the one table of what can be written.
+
+mod decoders;
+mod document;
+pub mod duration;
+mod faults;
+mod keys;
+mod raw;
+mod read;
+mod rules;
+mod values;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use xdpban_engine::policy::{Policy, Response};
+use xdpban_engine::record::Format;
+
+use self::raw::RawConfig;
+use self::rules::Definitions;
+
+pub use self::faults::{Fault, Faults, Place};
+pub use self::rules::RuleFile;
+
+/// The file that is read where none is named.
+pub const DEFAULT_FILE: &str = "/etc/xdpban/config.toml";
+
+/// What the controller runs by. Every value has been checked against the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file that it came from; none where there was none and the defaults hold.
+    pub file: Option<PathBuf>,
+    /// The interfaces to guard, by name; empty: those with a default route.
+    pub interfaces: Vec<String>,
+    /// How to attach.
+    pub mode: Mode,
+    /// Where things stand on the host.
+    pub paths: Paths,
+    /// What to watch; empty: the one log that the host has, see [`crate::source::find_default`].
+    pub sources: Vec<SourceConfig>,
+    /// Rules, responses, limits, the allowlist: what the engine decides by.
+    pub policy: Policy,
+}
+
+/// How to attach the gate to an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// XDP in the driver; where that is refused, TC ingress, with a warning.
+    #[default]
+    Auto,
+    /// XDP in the driver or not at all.
+    Native,
+    /// XDP after the kernel built the packet's buffer.
+    Generic,
+    /// TC ingress.
+    Tc,
+}
+
+/// Where things stand on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// The directory of the store.
+    pub state: PathBuf,
+    /// The directory of the control socket.
+    pub runtime: PathBuf,
+    /// The directory of programs, links and maps, on a mounted bpffs.
+    pub pins: PathBuf,
+    /// The directory of the user's own rules.
+    pub rules: PathBuf,
+}
+
+/// One source of log records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceConfig {
+    /// A file that a syslog daemon or sshd appends to.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// How its lines begin.
+        format: Format,
+        /// The program whose messages its bare lines are; none: sshd.
+        program: Option<String>,
+    },
+    /// The systemd journal, through `journalctl`.
+    Journal {
+        /// The programs whose entries are read beside sshd's: those that a decoder of the user's own is for.
+        programs: Vec<String>,
+    },
+    /// Alerts of Wazuh, one JSON object a line.
+    WazuhAlerts {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl SourceConfig {
+    /// Where Wazuh writes its alerts.
+    pub const WAZUH_ALERTS: &str = "/var/ossec/logs/alerts/alerts.json";
+}
+
+impl Config {
+    /// Reads `file`, or [`DEFAULT_FILE`] where that exists, or nothing, in which case the defaults hold; and the rules
+    /// in the directory that the configuration names.
+    ///
+    /// # Errors
+    /// Every fault of every file.
+    pub fn load(file: Option<&Path>) -> Result<Config, Faults> {
+        Config::load_or(file, Path::new(DEFAULT_FILE))
+    }
+
+    /// Where things stand on the host by `file`, or by [`DEFAULT_FILE`], or by default; and the faults of that file, which
+    /// are not those of its rules. A path that is itself faulty is the default one.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn paths(file: Option<&Path>) -> Result<(Paths, Faults), Faults> {
+        let mut faults = Faults::default();
+        let (_, raw) = read_raw(file, Path::new(DEFAULT_FILE), &mut faults)?;
+        Ok((raw.paths, faults))
+    }
+
+    fn load_or(file: Option<&Path>, default: &Path) -> Result<Config, Faults> {
+        let mut faults = Faults::default();
+        let (file, raw) = read_raw(file, default, &mut faults)?;
+        // The default directory need not exist, not even where the file names it.
+        let named = raw.rules_place.as_ref().filter(|_| raw.paths.rules != Paths::default().rules);
+        let (files, complete) = rules::read_directory(&raw.paths.rules, named, &mut faults);
+        resolve(raw, file, &files, complete, faults)
+    }
+
+    /// Reads `text`, the content of `file`, together with `rules`, the files of the user's own rules in the order of
+    /// their names. Touches no file.
+    ///
+    /// # Errors
+    /// Every fault of every file.
+    pub fn parse(text: &str, file: &Path, rules: &[RuleFile]) -> Result<Config, Faults> {
+        let mut faults = Faults::default();
+        let raw = RawConfig::parse(text, file, &mut faults);
+        resolve(raw, Some(file), rules, true, faults)
+    }
+}
+
+/// Reads `file`, or `default` where that exists; returns which of them, and what it says.
+fn read_raw<'f>(
+    file: Option<&'f Path>,
+    default: &'f Path,
+    faults: &mut Faults,
+) -> Result<(Option<&'f Path>, RawConfig), Faults> {
+    let path = file.unwrap_or(default);
+    let (file, text) = match read::file(path, faults) {
+        Ok(text) => (Some(path), text.unwrap_or_default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && file.is_none() => (None, String::new()),
+        Err(error) => {
+            faults.add(&Place::file(path), read::refused(&error));
+            return Err(std::mem::take(faults));
+        }
+    };
+    Ok((file, RawConfig::parse(&text, path, faults)))
+}
+
+/// Checks what was read against each other. `complete`: `files` are all the files of rules that there are.
+fn resolve(
+    raw: RawConfig,
+    file: Option<&Path>,
+    files: &[RuleFile],
+    complete: bool,
+    mut faults: Faults,
+) -> Result<Config, Faults> {
+    let definitions = Definitions::new(files, complete, &mut faults);
+    let rules = definitions.resolve(&mut faults);
+    let decoders = definitions.decoders();
+    let mut sources = raw.sources;
+    for source in &mut sources {
+        if let SourceConfig::Journal { programs } = source {
+            *programs = decoders.programs();
+        }
+    }
+    let responses = match raw.responses {
+        Some(raw) => {
+            let wazuh = sources.iter().any(|source| matches!(source, SourceConfig::WazuhAlerts { .. }));
+            raw.into_iter().map(|raw| definitions.response(raw, wazuh, &mut faults)).collect()
+        }
+        None => Response::defaults(),
+    };
+    match rules {
+        Some(rules) if faults.is_empty() => Ok(Config {
+            file: file.map(Path::to_owned),
+            interfaces: raw.interfaces,
+            mode: raw.mode,
+            paths: raw.paths,
+            sources,
+            policy: Policy {
+                decoders,
+                rules,
+                responses,
+                allow: raw.allow,
+                protect_logins: raw.protect_logins,
+                ipv6_prefix: raw.ipv6_prefix,
+                limits: raw.limits,
+            },
+        }),
+        _ => Err(faults.sorted()),
+    }
+}
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Mode; 4] = [Mode::Auto, Mode::Native, Mode::Generic, Mode::Tc];
+
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Auto => "auto",
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+            Mode::Tc => "tc",
+        }
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Paths {
+        Paths {
+            state: "/var/lib/xdpban".into(),
+            runtime: "/run/xdpban".into(),
+            pins: "/sys/fs/bpf/xdpban".into(),
+            rules: "/etc/xdpban/rules.d".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
