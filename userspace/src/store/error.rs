@@ -1,0 +1,145 @@
+//! What can go wrong with the store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+/// Why the store could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory cannot be made or read.
+    #[error("cannot use {path} as the directory of the store: {source}; run as root, or set `state` under [paths] in the config", path = path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The file cannot be made or opened.
+    #[error("cannot open {path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Another controller has it open.
+    #[error("{path} is in use by another xdpban; stop that one first (`systemctl stop xdpban`), or give this one another `state` under [paths]", path = path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is no SQLite database.
+    #[error("{path} is not a database; move it away, and a new one is made", path = path.display())]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file is a database, but none of xdpban's.
+    #[error("{path} is a database of some other program; move it away, and a new one is made", path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A later version of xdpban made it.
+    #[error("{path} has version {found}, made by a later xdpban, and this one knows versions up to {known}; install that xdpban again, or move the file away", path = path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The latest that is known here.
+        known: i64,
+    },
+    /// There is no room left for it.
+    #[error("cannot {doing} {path}: the disk (or the quota) is full; make room", path = path.display())]
+    Full {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot {doing} {path}: it is read-only; look at its mode and how its file system is mounted", path = path.display())]
+    ReadOnly {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Another program keeps it locked.
+    #[error("cannot {doing} {path}: another program has locked it; end what uses the file", path = path.display())]
+    Busy {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// What it holds is not what was written.
+    #[error("cannot {doing} {path}: it is damaged ({source}); move it away, and a new one is made", path = path.display())]
+    Damaged {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says, or what was found in a record.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Anything else that SQLite has to say.
+    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    Sqlite {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The thread that owns it has more questions to answer than it takes at once.
+    #[error("the store is busy with other questions; try again in a moment")]
+    Overloaded,
+    /// The thread that owns it has ended.
+    #[error("the store is closed: the controller is stopping")]
+    Closed,
+}
+
+impl StoreError {
+    /// Names what SQLite says of an attempt at `doing` something to `path`.
+    pub(super) fn from_sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> StoreError {
+        let path = path.to_owned();
+        match &source {
+            rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
+                ErrorCode::NotADatabase => StoreError::NotADatabase { path, source },
+                ErrorCode::DatabaseCorrupt => StoreError::Damaged { doing, path, source },
+                ErrorCode::DiskFull => StoreError::Full { doing, path, source },
+                ErrorCode::ReadOnly => StoreError::ReadOnly { doing, path, source },
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+                    StoreError::Busy { doing, path, source }
+                }
+                _ => StoreError::Sqlite { doing, path, source },
+            },
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..) => StoreError::Damaged { doing, path, source },
+            _ => StoreError::Sqlite { doing, path, source },
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The store: SQLite in one file, which holds the record of incidents, the offenders and the read positions.
+//!
+//! One controller owns it at a time. A [`Store`] is synchronous; the daemon writes through a [`Writer`], whose thread
+//! gathers what is to be written into few transactions.
+//!
+//! The file is in WAL mode with `synchronous=NORMAL`. A commit is a write to the page cache: the death of the controller,
+//! however sudden, loses nothing that was committed. A power cut can lose the commits since the last checkpoint, newest
+//! first and each one whole, and never the file's consistency. What is lost that way is read again from the logs, since
+//! the read position goes back by the same commits.
+
+mod error;
+mod incident;
+mod queue;
+mod schema;
+mod write;
+mod writer;
+
+use std::collections::HashMap;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use xdpban_engine::Login;
+use xdpban_engine::change::{Block, Expiry};
+use xdpban_engine::target::Target;
+use xdpban_engine::time::{Now, Wall};
+
+use crate::source::Position;
+
+pub use error::StoreError;
+pub use incident::{Incident, IncidentQuery, Outcome};
+pub use write::Write;
+pub use writer::{Health, Reader, Unwritten, Writer};
+
+/// The name of the file in the directory of the store.
+pub const FILE: &str = "xdpban.db";
+
+/// How many logins are kept; the oldest go first.
+const MAX_LOGINS: u32 = 4096;
+
+/// For how long to wait for another program that has the file locked, such as one that makes a backup.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The open store.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+    /// Held as long as the store is open, so that no other controller opens it. Others can read the file meanwhile.
+    _lock: Flock<File>,
+}
+
+/// A target that has been blocked because of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offender {
+    /// What was blocked.
+    pub target: Target,
+    /// How many times.
+    pub offences: u32,
+    /// When its latest block ended or is to end; when it began, if that has no end.
+    pub until: Wall,
+}
+
+impl Store {
+    /// Opens the store in `directory`, and makes both where they do not exist: for the owner alone, as the record names
+    /// users and hosts.
+    ///
+    /// # Errors
+    /// Another controller has it open, it is not a store of xdpban's or one of a later version, or the directory or the
+    /// file cannot be made or read.
+    pub fn open(directory: &Path) -> Result<Store, StoreError> {
+        let lock = lock(directory)?;
+        let path = directory.join(FILE);
+        let io = |source| StoreError::File { path: path.clone(), source };
+        // SQLite gives the files that it keeps beside this one the same mode.
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(io)?;
+        tighten(&file, 0o600).map_err(io)?;
+        drop(file);
+
+        let failed = |doing| {
+            let path = &path;
+            move |source| StoreError::from_sqlite(doing, path, source)
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(&path, flags).map_err(failed("open"))?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed("open"))?;
+        connection.set_prepared_statement_cache_capacity(32);
+        schema::prepare(&mut connection, &path)?;
+        Ok(Store { connection, path, _lock: lock })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Carries out `writes` in their order and in one transaction: all of them, or none.
+    ///
+    /// # Errors
+    /// Nothing was written, and the same writes can be tried again when what was in the way is gone.
+    pub fn write(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        let failed = |source| StoreError::from_sqlite("write to", &self.path, source);
+        // Dropped before the commit, it rolls back.
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        for write in writes {
+            write.apply(&transaction).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)
+    }
+
+    /// The blocks that were in force when the last controller ended, oldest first; some may be over by `now`. The
+    /// monotonic expiry is what the wall clock's is by `now`, since that clock begins anew with each boot.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn in_force(&self, now: &Now) -> Result<Vec<Block>, StoreError> {
+        let incidents = incident::in_force(&self.connection).map_err(|source| self.unread(source))?;
+        let block = |incident: Incident| Block {
+            target: incident.target,
+            created: incident.first_seen,
+            expires: incident.expires_at.map(|wall| Expiry { mono: now.mono_at(wall), wall }),
+            rule: incident.rule,
+            reason: incident.reason,
+            origin: incident.origin,
+            offences: incident.offences,
+            attempts: incident.attempts,
+            users: incident.users,
+            evidence: incident.evidence,
+        };
+        Ok(incidents.into_iter().map(block).collect())
+    }
+
+    /// The targets whose latest block ended, or is to end, at `since` or later; the one that ended first comes first.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn offenders(&self, since: Wall) -> Result<Vec<Offender>, StoreError> {
+        incident::offenders(&self.connection, since).map_err(|source| self.unread(source))
+    }
+
+    /// The latest logins, oldest first.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn logins(&self) -> Result<Vec<Login>, StoreError> {
+        incident::logins(&self.connection).map_err(|source| self.unread(source))
+    }
+
+    /// Where each source stopped reading, by [`crate::config::SourceConfig::key`].
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn positions(&self) -> Result<HashMap<String, Position>, StoreError> {
+        incident::positions(&self.connection).map_err(|source| self.unread(source))
+    }
+
+    /// The newest incidents that `query` asks for, oldest first.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn incidents(&self, query: &IncidentQuery) -> Result<Vec<Incident>, StoreError> {
+        query.run(&self.connection).map_err(|source| self.unread(source))
+    }
+
+    fn unread(&self, source: rusqlite::Error) -> StoreError {
+        StoreError::from_sqlite("read", &self.path, source)
+    }
+}
+
+/// Moves what stands in the place of the store in `directory`, with the files that SQLite keeps beside it, out of the way,
+/// and returns where to; `stamp` makes the name its own.
+///
+/// # Errors
+/// Another controller uses it, or the file cannot be renamed.
+pub fn set_aside(directory: &Path, stamp: &str) -> Result<PathBuf, StoreError> {
+    let _lock = lock(directory)?;
+    let path = directory.join(FILE);
+    let aside = directory.join(format!("{FILE}.set-aside-{stamp}"));
+    for suffix in ["", "-wal", "-shm"] {
+        let with_suffix = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        match std::fs::rename(with_suffix(&path), with_suffix(&aside)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !suffix.is_empty() => {}
+            renamed => renamed.map_err(|source| StoreError::File { path: path.clone(), source })?,
+        }
+    }
+    Ok(aside)
+}
+
+/// Makes the directory and takes the lock of the store, which is on the directory itself: nothing of it is left behind
+/// when the controller dies.
+fn lock(directory: &Path) -> Result<Flock<File>, StoreError> {
+    let io = |source| StoreError::Directory { path: directory.to_owned(), source };
+    if !directory.is_dir() {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+    }
+    let file = File::open(directory).map_err(io)?;
+    tighten(&file, 0o700).map_err(io)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => StoreError::Locked { path: directory.join(FILE) },
+        errno => StoreError::Directory { path: directory.to_owned(), source: errno.into() },
+    })
+}
+
+/// Takes away the rights that `mode` does not have.
+fn tighten(file: &File, mode: u32) -> std::io::Result<()> {
+    let present = file.metadata()?.permissions().mode() & 0o777;
+    if present & !mode == 0 { Ok(()) } else { file.set_permissions(Permissions::from_mode(present & mode)) }
+}
+
+#[cfg(test)]
+mod tests;

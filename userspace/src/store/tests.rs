@@ -1,0 +1,477 @@
+//! Tests of the store on real files.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
+use xdpban_engine::change::{End, Origin, Protection, Protector, Refusal, Refused};
+use xdpban_engine::rules::{RuleId, RuleRef};
+use xdpban_engine::time::Mono;
+
+use super::*;
+
+/// A moment in 2026, in microseconds.
+const START: i64 = 1_795_420_000_000_000;
+
+fn wall(seconds: i64) -> Wall {
+    Wall(START + seconds * 1_000_000)
+}
+
+fn target(text: &str) -> Target {
+    text.parse().unwrap()
+}
+
+fn now() -> Now {
+    Now { mono: Mono(5_000_000_000), wall: wall(0), utc_offset: 0 }
+}
+
+/// A block of `text` from the start on, for `seconds`.
+fn block(text: &str, seconds: i64) -> Block {
+    let wall = wall(seconds);
+    Block {
+        target: target(text),
+        created: self::wall(0),
+        expires: Some(Expiry { mono: now().mono_at(wall), wall }),
+        rule: Some(RuleRef { id: RuleId(5710), level: 5, description: "unknown user".into() }),
+        reason: "unknown user".into(),
+        origin: Origin::Rule,
+        offences: 1,
+        attempts: 3,
+        users: vec!["admin".into(), "\"; DROP TABLE incidents; --\0\u{1f980}".into()],
+        evidence: vec!["Invalid user admin from 203.0.113.7".into()],
+    }
+}
+
+fn blocked(block: &Block) -> Write {
+    Write::Blocked { block: block.clone(), at: wall(0), took: Some(Duration::from_micros(700)) }
+}
+
+fn ended(block: &Block, end: End, packets: u64) -> Write {
+    let (block, bytes) = (block.clone(), packets * 60);
+    Write::Ended { block, end, at: wall(50), packets, bytes, reason: None }
+}
+
+fn counts(text: &str, packets: u64) -> Write {
+    Write::Counts { target: target(text), packets, bytes: packets.saturating_mul(60) }
+}
+
+fn position(offset: u64) -> Write {
+    let position = Position::File { device: u64::MAX, inode: 7, offset, head: u64::MAX - 1 };
+    Write::Position { key: "file:/var/log/auth.log".to_owned(), position }
+}
+
+fn all(limit: u32) -> IncidentQuery {
+    IncidentQuery { target: None, limit }
+}
+
+fn store() -> (TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    (directory, store)
+}
+
+#[test]
+fn a_block_comes_back_as_it_was() {
+    let (directory, mut store) = store();
+    let permanent =
+        Block { expires: None, rule: None, origin: Origin::Operator, ..block("2001:db8::/64", 0) };
+    let timed = block("203.0.113.7", 100);
+    store.write(&[blocked(&timed), blocked(&permanent), position(12)]).unwrap();
+    drop(store);
+
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.in_force(&now()).unwrap(), [timed.clone(), permanent]);
+    let rebooted = Now { mono: Mono(1), wall: wall(40), utc_offset: 0 };
+    let expires = store.in_force(&rebooted).unwrap()[0].expires.unwrap();
+    assert_eq!(expires, Expiry { mono: Mono(60_000_000_001), wall: wall(100) });
+    let Write::Position { key, position } = position(12) else { unreachable!() };
+    assert_eq!(store.positions().unwrap(), HashMap::from([(key, position)]));
+}
+
+#[test]
+fn a_block_that_comes_again_is_the_same_incident_until_it_ends() {
+    let (_directory, mut store) = store();
+    let first = block("203.0.113.7", 100);
+    let again = Block { offences: 2, attempts: 9, ..block("203.0.113.7", 600) };
+    store.write(&[blocked(&first)]).unwrap();
+    store.write(&[Write::Blocked { block: again.clone(), at: wall(20), took: None }]).unwrap();
+    let [incident] = &store.incidents(&all(10)).unwrap()[..] else { panic!() };
+    assert_eq!((incident.first_seen, incident.last_seen), (wall(0), wall(20)));
+    assert_eq!((incident.responded_at, incident.timeout), (Some(wall(0)), Some(Duration::from_secs(580))));
+    assert_eq!((incident.offences, incident.attempts), (2, 9));
+    assert_eq!(incident.line_to_block, Some(Duration::from_micros(700)));
+    assert_eq!((incident.outcome, incident.outcome_at), (Outcome::InForce, None));
+
+    store.write(&[ended(&again, End::Lifted, 5)]).unwrap();
+    store.write(&[blocked(&first)]).unwrap();
+    let outcomes: Vec<_> = store.incidents(&all(10)).unwrap().iter().map(|i| (i.id, i.outcome)).collect();
+    assert_eq!(outcomes, [(1, Outcome::Lifted), (2, Outcome::InForce)]);
+}
+
+#[test]
+fn every_end_is_an_outcome_with_its_reason() {
+    let (_directory, mut store) = store();
+    let ends = [End::Expired, End::Lifted, End::Evicted, End::Protected, End::Failed];
+    for (index, end) in ends.into_iter().enumerate() {
+        let block = block(&format!("203.0.113.{index}"), 30);
+        store.write(&[blocked(&block), ended(&block, end, 2)]).unwrap();
+    }
+    let never = block("203.0.113.9", 30);
+    let failed = Write::Ended {
+        block: never.clone(),
+        end: End::Failed,
+        at: wall(1),
+        packets: 0,
+        bytes: 0,
+        reason: Some("the kernel's table is full".to_owned()),
+    };
+    store.write(&[failed]).unwrap();
+
+    let incidents = store.incidents(&all(10)).unwrap();
+    let outcomes: Vec<_> = incidents.iter().map(|incident| incident.outcome).collect();
+    use Outcome::{Expired, Failed, Lifted};
+    assert_eq!(outcomes, [Expired, Lifted, Lifted, Lifted, Failed, Failed]);
+    assert_eq!(incidents[0].outcome_at, Some(wall(30)), "when it was due, not when somebody looked");
+    assert_eq!(incidents[1].outcome_at, Some(wall(50)));
+    assert!(incidents[2].outcome_reason.as_ref().unwrap().starts_with("evicted"));
+    assert!(incidents[3].outcome_reason.as_ref().unwrap().starts_with("protected"));
+    assert_eq!(incidents[5].outcome_reason.as_deref(), Some("the kernel's table is full"));
+    assert_eq!(incidents[5].responded_at, None, "the kernel never had it");
+    assert_eq!(store.in_force(&now()).unwrap(), []);
+}
+
+#[test]
+fn what_was_refused_is_on_record() {
+    let (_directory, mut store) = store();
+    let target = target("203.0.113.7");
+    let because = Refusal::Protected(Protection { target, protected: target, by: Protector::Allowed });
+    let refused = Refused { block: block("203.0.113.7", 100), because: because.clone() };
+    store.write(&[Write::Refused { refused, at: wall(3) }]).unwrap();
+    let [incident] = &store.incidents(&all(10)).unwrap()[..] else { panic!() };
+    assert_eq!(incident.outcome, Outcome::Refused);
+    assert_eq!(incident.outcome_reason, Some(because.to_string()));
+    assert_eq!((incident.responded_at, incident.outcome_at), (None, Some(wall(3))));
+    assert_eq!(store.in_force(&now()).unwrap(), []);
+    assert_eq!(store.offenders(wall(-100)).unwrap(), []);
+}
+
+#[test]
+fn counts_survive_that_the_gate_begins_anew() {
+    let (_directory, mut store) = store();
+    let block = block("203.0.113.7", 100);
+    store.write(&[blocked(&block), counts("203.0.113.7", 100), counts("203.0.113.7", 250)]).unwrap();
+    // The reboot.
+    store.write(&[counts("203.0.113.7", 40), ended(&block, End::Expired, 60)]).unwrap();
+    // Of nobody's block.
+    store.write(&[counts("203.0.113.7", 1000), counts("203.0.113.8", 1000)]).unwrap();
+    let [incident] = &store.incidents(&all(10)).unwrap()[..] else { panic!() };
+    assert_eq!((incident.dropped_packets, incident.dropped_bytes), (310, 310 * 60));
+    store.write(&[blocked(&block), counts("203.0.113.7", u64::MAX), counts("203.0.113.7", 5)]).unwrap();
+    assert_eq!(store.incidents(&all(1)).unwrap()[0].dropped_packets, i64::MAX.cast_unsigned());
+}
+
+#[test]
+fn offenders_are_remembered_by_when_their_block_ends() {
+    let (_directory, mut store) = store();
+    let (a, b) = (Block { offences: 3, ..block("203.0.113.7", 100) }, block("203.0.113.8", 900));
+    let by_hand = Block { origin: Origin::Operator, ..block("203.0.113.9", 900) };
+    let failed = block("203.0.113.10", 900);
+    store.write(&[blocked(&a), blocked(&b), blocked(&by_hand), blocked(&failed)]).unwrap();
+    store.write(&[ended(&b, End::Lifted, 0), ended(&failed, End::Failed, 0)]).unwrap();
+    let offender = |text, offences, until| Offender { target: target(text), offences, until: wall(until) };
+    let expected = [offender("203.0.113.8", 1, 50), offender("203.0.113.7", 3, 100)];
+    assert_eq!(store.offenders(wall(0)).unwrap(), expected);
+    assert_eq!(store.offenders(wall(51)).unwrap(), expected[1..]);
+}
+
+#[test]
+fn the_latest_logins_are_kept() {
+    let (_directory, mut store) = store();
+    let login = |port: u16| Login {
+        address: "2001:db8::7".parse().unwrap(),
+        port: Some(port),
+        pid: Some(u32::MAX),
+        at: wall(port.into()),
+        public_key: true,
+    };
+    let ports = 0..u16::try_from(MAX_LOGINS).unwrap() + 10;
+    let writes: Vec<_> = ports.map(login).map(Write::Login).collect();
+    store.write(&writes).unwrap();
+    let logins = store.logins().unwrap();
+    assert_eq!(logins.len(), MAX_LOGINS as usize);
+    assert_eq!(logins[0], login(10));
+}
+
+#[test]
+fn an_address_is_found_in_every_prefix_that_contains_it() {
+    let (_directory, mut store) = store();
+    let targets = ["203.0.113.7", "203.0.113.0/24", "0.0.0.0/0", "203.0.113.8", "2001:db8::/64", "::/0"];
+    for text in targets {
+        store.write(&[blocked(&block(text, 100))]).unwrap();
+    }
+    let found = |text, limit| -> Vec<String> {
+        let query = IncidentQuery { target: Some(target(text)), limit };
+        store.incidents(&query).unwrap().iter().map(|incident| incident.target.to_string()).collect()
+    };
+    assert_eq!(found("203.0.113.7", 10), ["203.0.113.7", "203.0.113.0/24", "0.0.0.0/0"]);
+    assert_eq!(found("203.0.113.7", 2), ["203.0.113.0/24", "0.0.0.0/0"], "the newest, oldest first");
+    assert_eq!(found("2001:db8::9", 10), ["2001:db8::/64", "::/0"]);
+    assert_eq!(found("2001:db8::/64", 10), ["2001:db8::/64", "::/0"]);
+    assert_eq!(found("198.51.100.1", 10), ["0.0.0.0/0"]);
+}
+
+#[test]
+fn no_question_reads_the_whole_table() {
+    let (_directory, store) = store();
+    for sql in [
+        "SELECT id FROM incidents WHERE target IN (SELECT value FROM json_each('[]')) ORDER BY id DESC LIMIT 5",
+        "SELECT * FROM incidents WHERE outcome = 'in_force' ORDER BY id",
+        "UPDATE incidents SET attempts = 1 WHERE target = 'x' AND outcome = 'in_force'",
+        "SELECT * FROM offenders WHERE until >= 1 AND offences > 0 ORDER BY until",
+    ] {
+        let plan: Vec<String> = store
+            .connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+            .unwrap()
+            .query_map([], |row| row.get("detail"))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let scans = plan.iter().filter(|step| step.starts_with("SCAN") && !step.contains("json_each"));
+        assert_eq!(scans.count(), 0, "{sql}: {plan:?}");
+    }
+}
+
+#[test]
+fn it_is_the_owners_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("state");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+    let mut store = Store::open(&directory).unwrap();
+    store.write(&[position(1)]).unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&directory), 0o700);
+    for file in directory.read_dir().unwrap() {
+        assert_eq!(mode(&file.unwrap().path()), 0o600);
+    }
+}
+
+#[test]
+fn one_controller_at_a_time() {
+    let (directory, store) = store();
+    let error = Store::open(directory.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+    let other = Connection::open(store.path()).unwrap();
+    let incidents: u32 = other.query_row("SELECT count(*) FROM incidents", [], |row| row.get(0)).unwrap();
+    assert_eq!(incidents, 0, "others can read it meanwhile");
+    drop(store);
+    Store::open(directory.path()).unwrap();
+}
+
+#[test]
+fn what_is_no_store_of_ours_is_left_alone() {
+    let opened = |prepare: &dyn Fn(&Path)| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        prepare(&path);
+        let before = fs::read(&path).unwrap();
+        let error = Store::open(directory.path()).unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), before, "{error}");
+        error
+    };
+    let error = opened(&|path| fs::write(path, "a text that somebody put here\n".repeat(100)).unwrap());
+    assert!(matches!(error, StoreError::NotADatabase { .. }), "{error}");
+    let error = opened(&|path| Connection::open(path).unwrap().execute_batch("CREATE TABLE t (c)").unwrap());
+    assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+    let error = opened(&|path| {
+        drop(Store::open(path.parent().unwrap()).unwrap());
+        Connection::open(path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    });
+    assert!(matches!(error, StoreError::Newer { found: 99, known: 1, .. }), "{error}");
+
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join(FILE)).unwrap();
+    assert!(matches!(Store::open(directory.path()).unwrap_err(), StoreError::File { .. }));
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(matches!(Store::open(&file).unwrap_err(), StoreError::Directory { .. }));
+}
+
+#[test]
+fn damage_is_said() {
+    let (directory, mut store) = store();
+    let writes: Vec<_> = (0..200).map(|index| blocked(&block(&format!("10.0.0.{index}"), 100))).collect();
+    store.write(&writes).unwrap();
+    drop(store);
+    let path = directory.path().join(FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    let pages = bytes.len() / 4096;
+    // All but the first page, with the schema, which says whose the file is.
+    bytes[4096..4096 * pages].fill(0x5a);
+    fs::write(&path, bytes).unwrap();
+    let error = Store::open(directory.path()).and_then(|store| store.incidents(&all(10))).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+
+    let (_directory, mut store) = self::store();
+    store.write(&[blocked(&block("203.0.113.7", 100))]).unwrap();
+    store.connection.execute("UPDATE incidents SET target = 'nonsense'", []).unwrap();
+    let error = store.in_force(&now()).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+/// Runs `test` with a file system of its own of `size`, which goes with the thread.
+fn with_tmpfs(size: &'static str, test: impl FnOnce(&Path) + Send + 'static) {
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root: it mounts in a namespace of its own");
+    std::thread::spawn(move || {
+        let directory = tempfile::tempdir().unwrap();
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some("test"), directory.path(), Some("tmpfs"), MsFlags::empty(), Some(size)).unwrap();
+        test(directory.path());
+        nix::mount::umount(directory.path()).unwrap();
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn a_full_disk_loses_nothing_that_is_written_again() {
+    with_tmpfs("size=512k", |directory| {
+        let mut store = Store::open(directory).unwrap();
+        store.write(&[blocked(&block("203.0.113.7", 100)), position(1)]).unwrap();
+        let ballast = directory.join("ballast");
+        let full = fs::write(&ballast, vec![0; 1 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+
+        let evidence: Vec<Arc<str>> = vec!["x".repeat(4000).into(); 20];
+        let writes = [blocked(&Block { evidence, ..block("203.0.113.8", 100) }), position(2)];
+        for _ in 0..2 {
+            let error = store.write(&writes).unwrap_err();
+            assert!(matches!(error, StoreError::Full { .. }), "{error}");
+        }
+        let offset = |store: &Store| match store.positions().unwrap().values().next().unwrap() {
+            Position::File { offset, .. } => *offset,
+            Position::Journal { .. } => panic!(),
+        };
+        assert_eq!((store.in_force(&now()).unwrap().len(), offset(&store)), (1, 1), "none of them is there");
+
+        fs::remove_file(&ballast).unwrap();
+        store.write(&writes).unwrap();
+        assert_eq!((store.in_force(&now()).unwrap().len(), offset(&store)), (2, 2));
+    });
+}
+
+#[test]
+fn a_read_only_file_system_is_said() {
+    with_tmpfs("size=4m", |directory| {
+        drop(Store::open(directory).unwrap());
+        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(Some("test"), directory, Some("tmpfs"), read_only, None::<&str>).unwrap();
+        let error = Store::open(directory).unwrap_err();
+        assert!(
+            matches!(&error, StoreError::File { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+        );
+    });
+}
+
+/// The variable that makes a process of this test write until it is killed.
+const VICTIM: &str = "XDPBAN_TEST_VICTIM";
+
+#[test]
+fn a_killed_writer_leaves_whole_transactions() {
+    if let Ok(directory) = std::env::var(VICTIM) {
+        let mut store = Store::open(Path::new(&directory)).unwrap();
+        for number in 0_u32.. {
+            let target = Target::exact(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into());
+            let block = Block { target, ..block("10.0.0.0", 1000) };
+            store.write(&[blocked(&block), position(number.into())]).unwrap();
+            println!("\nwrote {number}");
+        }
+    }
+    for _ in 0..5 {
+        let directory = tempfile::tempdir().unwrap();
+        let mut victim = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::a_killed_writer_leaves_whole_transactions", "--nocapture"])
+            .env(VICTIM, directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(victim.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let wrote = |line: &String| line.starts_with("wrote ");
+        assert!(said.by_ref().filter(wrote).nth(300).is_some());
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        let last = said.filter(wrote).last().map_or(300, |line| line["wrote ".len()..].parse().unwrap());
+
+        let store = Store::open(directory.path()).unwrap();
+        let kept = store.in_force(&now()).unwrap().len() as u64;
+        assert!(kept > last, "{last} was confirmed, and {kept} are there");
+        let Write::Position { key, position } = position(kept - 1) else { unreachable!() };
+        assert_eq!(store.positions().unwrap(), HashMap::from([(key, position)]));
+    }
+}
+
+/// A writer and what it says of its health.
+fn writer(directory: &Path) -> (Writer, mpsc::Receiver<Health>) {
+    let (sender, health) = mpsc::channel();
+    let store = Store::open(directory).unwrap();
+    (Writer::start(store, move |news| sender.send(news).unwrap()).unwrap(), health)
+}
+
+#[tokio::test]
+async fn a_question_sees_what_was_recorded_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, _health) = writer(directory.path());
+    let reader = writer.reader();
+    for index in 0..50 {
+        writer.record([blocked(&block(&format!("203.0.113.{index}"), 100))]);
+        let started = Instant::now();
+        assert_eq!(reader.incidents(all(100)).await.unwrap().len(), index + 1);
+        assert!(started.elapsed() < Duration::from_secs(1));
+    }
+    writer.record([position(9)]);
+    writer.close().unwrap();
+    assert!(matches!(reader.incidents(all(1)).await, Err(StoreError::Closed)));
+    assert_eq!(Store::open(directory.path()).unwrap().positions().unwrap().len(), 1);
+}
+
+#[test]
+fn what_cannot_be_written_is_kept_and_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, health) = writer(directory.path());
+    let mut other = Connection::open(directory.path().join(FILE)).unwrap();
+    let lock = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    writer.record([blocked(&block("203.0.113.7", 100))]);
+    let news = health.recv_timeout(Duration::from_secs(5)).unwrap();
+    assert!(
+        matches!(&news, Health::Failing { message } if message.contains("another program has locked it"))
+    );
+    let started = Instant::now();
+    for number in 0..2_000 {
+        writer.record([position(number), blocked(&block("203.0.113.8", 100))]);
+    }
+    assert!(started.elapsed() < Duration::from_secs(1), "to record never waits");
+    lock.rollback().unwrap();
+    assert_eq!(health.recv_timeout(Duration::from_secs(5)).unwrap(), Health::Recovered);
+    writer.close().unwrap();
+    assert_eq!(Store::open(directory.path()).unwrap().incidents(&all(10)).unwrap().len(), 2);
+}
+
+#[test]
+fn close_has_an_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, _health) = writer(directory.path());
+    let mut other = Connection::open(directory.path().join(FILE)).unwrap();
+    let _lock = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    writer.record([position(1)]);
+    let started = Instant::now();
+    assert!(writer.close().is_err());
+    assert!(started.elapsed() < Duration::from_millis(1500));
+}
