@@ -1,0 +1,102 @@
+//! The self-test: before anything is attached, the program runs on packets in an instance of its own, whose tables
+//! hold nothing but what the test puts there. It must pass what it should pass, and drop what it should drop.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use aya::maps::{Array, HashMap, MapError};
+use aya::programs::Xdp;
+use aya::{Ebpf, Pod, TestRun, TestRunOptions};
+use xdpban_common::{Entry, Key6, NEVER, Table, Tables, map, program};
+
+use super::error::GateError;
+use super::{load, packet};
+
+/// What XDP programs return, from the kernel's `enum xdp_action`.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+
+/// Addresses for documentation (RFC 5737, RFC 3849): no host has them.
+const BLOCKED4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const BLOCKED6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
+const EXPIRED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const BYSTANDER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
+const BYSTANDER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
+
+/// Shorter than this a packet cannot be for the kernel to run a program on it.
+const ETHERNET_HEADER: usize = 14;
+
+/// Runs the fixtures on an instance that was loaded for this alone.
+pub(super) fn run(instance: &mut Ebpf) -> Result<(), GateError> {
+    let sources = [BLOCKED4.into(), BLOCKED6.into(), EXPIRED.into(), BYSTANDER4.into(), BYSTANDER6.into()];
+    for source in sources {
+        expect(instance, &packet::from(source), XDP_PASS, format_args!("{source} while nothing is blocked"))?;
+    }
+    block(instance)?;
+    for source in [IpAddr::from(BLOCKED4), BLOCKED6.into()] {
+        let packet = packet::from(source);
+        expect(instance, &packet, XDP_DROP, format_args!("{source}, which is blocked"))?;
+        let cut = packet.get(..packet.len() - 1).unwrap_or_default();
+        expect(instance, cut, XDP_PASS, format_args!("a packet that ends in its IP header"))?;
+        let cut = packet.get(..ETHERNET_HEADER).unwrap_or_default();
+        expect(instance, cut, XDP_PASS, format_args!("a packet that ends before its IP header"))?;
+    }
+    for source in [IpAddr::from(EXPIRED), BYSTANDER4.into(), BYSTANDER6.into()] {
+        expect(instance, &packet::from(source), XDP_PASS, format_args!("{source} while others are blocked"))?;
+    }
+    expect(instance, &packet::arp(), XDP_PASS, format_args!("ARP"))
+}
+
+fn expect(
+    instance: &mut Ebpf,
+    packet: &[u8],
+    expected: u32,
+    what: fmt::Arguments<'_>,
+) -> Result<(), GateError> {
+    let program: &mut Xdp = load::xdp(instance, program::XDP)?;
+    let verdict = test_run(program, program::XDP, packet)?;
+    if verdict == expected {
+        return Ok(());
+    }
+    Err(GateError::SelfTest { fixture: format!("{what} got the verdict {verdict} instead of {expected}") })
+}
+
+/// Runs `program` on `packet` and returns what it returns.
+pub(super) fn test_run(program: &Xdp, name: &'static str, packet: &[u8]) -> Result<u32, GateError> {
+    let options = TestRunOptions { data_in: Some(packet), ..TestRunOptions::default() };
+    let result = program
+        .test_run(options)
+        .map_err(|source| GateError::Run { program: name, source: Box::new(source) })?;
+    Ok(result.return_value)
+}
+
+/// Fills the tables of the instance.
+fn block(instance: &mut Ebpf) -> Result<(), GateError> {
+    let block4 = [
+        (BLOCKED4.octets(), Entry { expires_ns: NEVER, ..Entry::default() }),
+        (EXPIRED.octets(), Entry { expires_ns: 1, ..Entry::default() }),
+    ];
+    fill(instance, map::BLOCK4, &block4)?;
+    let key = Key6 { address: BLOCKED6.octets(), prefix_len: 128 };
+    fill(instance, map::BLOCK6, &[(key, Entry { expires_ns: NEVER, ..Entry::default() })])?;
+
+    let mut tables = Tables::default();
+    tables.set(Table::Host4, true);
+    tables.set(Table::Host6, true);
+    let map = instance.map_mut(map::TABLES).ok_or(GateError::Object { name: map::TABLES })?;
+    Array::try_from(map).and_then(|mut array| array.set(0, tables, 0)).map_err(failed(map::TABLES))
+}
+
+fn fill<K: Pod, V: Pod>(
+    instance: &mut Ebpf,
+    name: &'static str,
+    entries: &[(K, V)],
+) -> Result<(), GateError> {
+    let map = instance.map_mut(name).ok_or(GateError::Object { name })?;
+    let mut map: HashMap<_, K, V> = HashMap::try_from(map).map_err(failed(name))?;
+    entries.iter().try_for_each(|(key, value)| map.insert(key, value, 0)).map_err(failed(name))
+}
+
+fn failed(table: &'static str) -> impl Fn(MapError) -> GateError {
+    move |error| GateError::Table { operation: "write to", table, source: std::io::Error::other(error) }
+}

@@ -1,0 +1,104 @@
+//! The gate in the kernel: every test here needs root and has namespaces of its own, so that nothing of it is seen
+//! outside and nothing stays behind, even if it is killed.
+
+mod attaching;
+mod frame;
+mod pinning;
+mod rates;
+mod tables;
+mod verdicts;
+
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use xdpban_engine::time::Mono;
+
+use super::*;
+use crate::clock;
+
+/// A network namespace, and a mount namespace with a bpffs in it.
+struct Lab {
+    directory: tempfile::TempDir,
+}
+
+/// Runs a test in a lab of its own, on a thread whose namespaces end with it.
+fn in_lab(test: impl FnOnce(&Lab) + Send + 'static) {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test loads BPF programs and makes network namespaces, for which it needs root: run it with sudo"
+    );
+    let lab = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("namespaces");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("a private mount namespace");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        mount(Some("bpf"), directory.path(), Some("bpf"), MsFlags::empty(), None::<&str>).expect("a bpffs");
+        test(&Lab { directory });
+    });
+    if let Err(panic) = lab.join() {
+        resume_unwind(panic);
+    }
+}
+
+impl Drop for Lab {
+    /// Lets the directory be removed also when a test has failed.
+    fn drop(&mut self) {
+        umount2(self.bpffs(), MntFlags::MNT_DETACH).expect("unmounting");
+    }
+}
+
+impl Lab {
+    fn bpffs(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn pins(&self) -> PathBuf {
+        self.bpffs().join("xdpban")
+    }
+
+    fn options(&self) -> Options {
+        Options { pins: self.pins(), blocks: 1024, prefixes: 64, trace_packets: false }
+    }
+
+    fn open(&self) -> Gate {
+        Gate::open(&self.options()).unwrap()
+    }
+
+    /// A pair of virtual interfaces, both up.
+    fn veth(&self, one: &str, other: &str) {
+        run("ip", &["link", "add", one, "type", "veth", "peer", "name", other]);
+        run("ip", &["link", "set", one, "up"]);
+        run("ip", &["link", "set", other, "up"]);
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn target(text: &str) -> Target {
+    text.parse().unwrap()
+}
+
+fn in_an_hour() -> Option<Mono> {
+    Some(clock::now().mono.after(Duration::from_secs(3600)))
+}
+
+/// Blocks each target for an hour.
+fn block(gate: &mut Gate, targets: &[&str]) {
+    let entries: Vec<_> = targets.iter().map(|text| (target(text), in_an_hour())).collect();
+    gate.insert(&entries).unwrap();
+}

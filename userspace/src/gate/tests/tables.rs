@@ -1,0 +1,146 @@
+//! Putting targets into the tables and taking them out.
+
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use super::frame::ipv4;
+use super::*;
+
+/// Runs the program on a frame so many times.
+fn send(gate: &mut Gate, frame: &[u8], times: u64) {
+    let program = load::xdp(&mut gate.programs, program::XDP).unwrap();
+    for _ in 0..times {
+        selftest::test_run(program, program::XDP, frame).unwrap();
+    }
+}
+
+fn hosts(count: u32) -> Vec<Target> {
+    (0..count).map(|n| Target::exact(Ipv4Addr::from_bits(0x0a00_0000 + n).into())).collect()
+}
+
+#[test]
+fn what_was_put_in_is_there_until_it_is_taken_out() {
+    in_lab(|lab| {
+        let mut gate = lab.open();
+        let texts = [
+            "203.0.113.7",
+            "2001:db8::1",
+            "2001:db8:1:2::/64",
+            "198.51.100.0/24",
+            "2001:db8::/32",
+            "0.0.0.0/0",
+        ];
+        let expiry = in_an_hour();
+        let entries: Vec<_> = texts.iter().map(|text| (target(text), expiry)).collect();
+        gate.insert(&entries).unwrap();
+
+        let mut found = gate.entries().unwrap();
+        found.sort_by_key(|(target, _)| *target);
+        let mut expected: Vec<_> = entries
+            .iter()
+            .map(|(target, expiry)| (*target, Entry { expires_ns: expiry.unwrap().0, ..Entry::default() }))
+            .collect();
+        expected.sort_by_key(|(target, _)| *target);
+        assert_eq!(found, expected);
+        assert_eq!(read_pinned(&lab.pins()).unwrap().len(), texts.len());
+
+        for text in texts {
+            assert!(gate.entry(&target(text)).unwrap().is_some(), "{text}");
+        }
+        // A shorter prefix is not the entry of what lies in it.
+        assert_eq!(gate.entry(&target("198.51.100.0/25")).unwrap(), None);
+        assert_eq!(gate.remove(&[target("198.51.100.0/25")]).unwrap(), [None]);
+
+        let targets: Vec<_> = texts.iter().map(|text| target(text)).collect();
+        assert!(gate.remove(&targets).unwrap().iter().all(Option::is_some));
+        assert!(gate.remove(&targets).unwrap().iter().all(Option::is_none), "a missing target is no error");
+        assert_eq!(gate.entries().unwrap(), []);
+        assert_eq!(gate.others.tables.look_up(&0).unwrap().unwrap().present, 0);
+    });
+}
+
+#[test]
+fn a_new_expiry_keeps_the_counts() {
+    in_lab(|lab| {
+        let mut gate = lab.open();
+        for text in ["203.0.113.7", "203.0.113.0/29"] {
+            block(&mut gate, &[text]);
+            send(&mut gate, &ipv4("203.0.113.7"), 3);
+            gate.insert(&[(target(text), None)]).unwrap();
+            send(&mut gate, &ipv4("203.0.113.7"), 2);
+            let entry = gate.entry(&target(text)).unwrap().unwrap();
+            assert_eq!((entry.expires_ns, entry.packets), (NEVER, 5), "{text}");
+            let removed = gate.remove(&[target(text)]).unwrap();
+            assert_eq!(removed, [Some(entry)], "the final counts go on record");
+        }
+    });
+}
+
+#[test]
+fn no_count_is_lost_while_expiries_move_under_a_flood() {
+    in_lab(|lab| {
+        let mut gate = lab.open();
+        block(&mut gate, &["203.0.113.7"]);
+        let frame = ipv4("203.0.113.7");
+        let mut other = lab.open();
+        let flood = thread::spawn(move || send(&mut other, &frame, 100_000));
+        while !flood.is_finished() {
+            block(&mut gate, &["203.0.113.7"]);
+        }
+        flood.join().unwrap();
+        assert_eq!(gate.entry(&target("203.0.113.7")).unwrap().unwrap().packets, 100_000);
+    });
+}
+
+#[test]
+fn of_a_target_named_twice_the_last_one_holds() {
+    in_lab(|lab| {
+        let mut gate = lab.open();
+        let seven = target("203.0.113.7");
+        gate.insert(&[(seven, Some(Mono(5))), (target("203.0.113.8"), None), (seven, Some(Mono(9)))])
+            .unwrap();
+        assert_eq!(gate.entry(&seven).unwrap().unwrap().expires_ns, 9);
+        gate.remove(&[seven, target("203.0.113.8")]).unwrap();
+        assert_eq!(gate.others.tables.look_up(&0).unwrap().unwrap().present, 0);
+    });
+}
+
+#[test]
+fn ten_thousand_go_in_and_out_in_one_call_each() {
+    in_lab(|lab| {
+        let mut gate = Gate::open(&Options { blocks: 10_000, ..lab.options() }).unwrap();
+        let targets = hosts(10_000);
+        let entries: Vec<_> = targets.iter().map(|target| (*target, None)).collect();
+        let started = Instant::now();
+        gate.insert(&entries).unwrap();
+        assert_eq!(gate.entries().unwrap().len(), 10_000);
+        let removed = gate.remove(&targets).unwrap();
+        let took = started.elapsed();
+        assert!(removed.iter().all(Option::is_some));
+        assert_eq!(gate.entries().unwrap(), []);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    });
+}
+
+#[test]
+fn a_full_table_takes_what_fits_and_names_the_rest() {
+    in_lab(|lab| {
+        let mut gate = Gate::open(&Options { blocks: 100, prefixes: 2, ..lab.options() }).unwrap();
+        let mut entries: Vec<_> = hosts(103).into_iter().map(|target| (target, None)).collect();
+        entries.extend(["192.0.2.0/24", "192.0.3.0/24", "192.0.4.0/24"].map(|text| (target(text), None)));
+        let failures = gate.insert(&entries).unwrap_err();
+        let places: Vec<_> = failures.iter().map(|(index, _)| *index).collect();
+        assert_eq!(places, [100, 101, 102, 105], "the first ones got in");
+        assert!(failures.iter().all(|(_, error)| matches!(error, InsertError::Full)), "{failures:?}");
+        assert_eq!(gate.entries().unwrap().len(), 102);
+        for (index, _) in &failures {
+            assert_eq!(gate.entry(&entries[*index].0).unwrap(), None);
+        }
+
+        // What is there already can be moved, and room that was made can be used.
+        let kept = gate.entries().unwrap()[0].0;
+        gate.insert(&[(kept, Some(Mono(7)))]).unwrap();
+        gate.remove(&[kept]).unwrap();
+        gate.insert(&[(entries[failures[0].0].0, None)]).unwrap();
+    });
+}
