@@ -1,0 +1,337 @@
+//! Answers to what peers ask on the control socket.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use xdpban_common::{Entry, Outcome};
+use xdpban_engine::change::{Block, End};
+use xdpban_engine::target::Target;
+use xdpban_engine::time::Now;
+use xdpban_engine::{BlockRequest, Standing, Unexplained};
+
+use super::carry_out::Cause;
+use super::{Daemon, Guarded};
+use crate::clock;
+use crate::control::{Call, Reply, Request, wire};
+use crate::error::chain;
+use crate::human;
+use crate::store::IncidentQuery;
+
+/// Incidents that `show` tells of, the latest.
+const INCIDENTS: u32 = 20;
+
+/// Shapes of what is not understood that are named, the commonest.
+const SHAPES: usize = 3;
+
+/// The longest reason of an operator that is kept, in characters.
+const MAX_REASON: usize = 200;
+
+impl Daemon {
+    pub(super) fn answer(&mut self, call: Call) {
+        let reply = match call.request {
+            Request::Status => Reply::Status(Box::new(self.status())),
+            Request::List => self.list(),
+            Request::Show(address) => return self.show(address, call.reply),
+            Request::Block(request) => Reply::Done(self.block_by_hand(&request, call.uid)),
+            Request::Unblock(request) => Reply::Done(self.unblock_by_hand(&request)),
+            Request::Metrics => Reply::Metrics(self.metrics()),
+        };
+        send(call.reply, reply);
+    }
+
+    fn status(&mut self) -> wire::Status {
+        let now = clock::now();
+        let totals = self.gate.totals().unwrap_or_else(|error| {
+            log::warn!("{}", chain(&error));
+            Default::default()
+        });
+        self.rate.sample(now.mono, totals.dropped());
+        wire::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: now.mono.since(self.started).as_secs(),
+            interfaces: self.interfaces.iter().map(interface).collect(),
+            sources: self.sources.status(),
+            blocked: self.blocked(),
+            packets: wire::Packets {
+                passed: totals.passed(),
+                dropped: totals.dropped(),
+                dropped_per_s: self.rate.per_second,
+            },
+            health: self.health(),
+        }
+    }
+
+    fn blocked(&self) -> wire::Blocked {
+        let mut blocked = wire::Blocked::default();
+        for Block { target, .. } in self.engine.blocks() {
+            match (target.address(), target.prefix_len()) {
+                (IpAddr::V4(_), 32) => blocked.v4 += 1,
+                (IpAddr::V6(_), 64 | 128) => blocked.v6 += 1,
+                _ => blocked.prefixes += 1,
+            }
+        }
+        blocked
+    }
+
+    /// What an operator should know.
+    fn health(&self) -> Vec<String> {
+        let mut health = Vec::new();
+        for Guarded { name, state } in &self.interfaces {
+            match state {
+                Ok(attached) => health.extend(attached.warning.clone()),
+                Err(trouble) => health.push(format!("{name} is not guarded: {trouble}")),
+            }
+        }
+        health.extend(self.sources.health());
+        health.extend(self.set_aside.clone());
+        health.extend(self.store_trouble.clone());
+        let given_up = self.store.given_up();
+        if given_up > 0 {
+            health.push(format!(
+                "{given_up} records were given up, because the store could not be written for long"
+            ));
+        }
+        health.extend(self.reload_trouble.clone());
+        health.extend(self.host_trouble.clone());
+        health.extend(unexplained(&self.engine.unexplained(clock::now())));
+        let counts = self.engine.counts().responses;
+        if counts.evicted > 0 {
+            health.push(format!(
+                "the table of blocks was full: {} of the soonest to expire gave way since the start. Raise [limits] blocks",
+                counts.evicted
+            ));
+        }
+        if counts.failed > 0 {
+            health.push(format!(
+                "the kernel refused {} blocks since the start; the log says why",
+                counts.failed
+            ));
+        }
+        health
+    }
+
+    fn list(&self) -> Reply {
+        let entries: HashMap<Target, Entry> = match self.gate.entries() {
+            Ok(entries) => entries.into_iter().collect(),
+            Err(error) => return Reply::Error(wire::Error { error: chain(&error) }),
+        };
+        let now = clock::now();
+        let mut blocks: Vec<&Block> = self.engine.blocks().collect();
+        blocks.sort_by_key(|block| (std::cmp::Reverse(block.created), block.target));
+        Reply::List(blocks.into_iter().map(|block| entry(block, entries.get(&block.target), &now)).collect())
+    }
+
+    fn show(&mut self, address: IpAddr, reply: oneshot::Sender<Reply>) {
+        let now = clock::now();
+        let verdict = match self.gate.verdict(address) {
+            Ok(verdict) => verdict,
+            Err(error) => return send(reply, Reply::Error(wire::Error { error: chain(&error) })),
+        };
+        let (block, because) = match self.engine.check(address, now) {
+            Standing::Blocked(block) => {
+                let why = match &block.rule {
+                    Some(rule) => format!("rule {}: {}", rule.id.0, rule.description),
+                    None => block.reason.to_string(),
+                };
+                (Some(block), why)
+            }
+            Standing::Protected(protection) => (None, protection.to_string()),
+            Standing::Open => (None, verdict.meaning().to_owned()),
+        };
+        let counted = block.and_then(|block| self.gate.entry(&block.target).ok().flatten());
+        let mut show = Box::new(wire::Show {
+            target: address.to_string(),
+            verdict: if verdict.drops() { "drop" } else { "pass" }.to_owned(),
+            because,
+            entry: block.map(|block| entry(block, counted.as_ref(), &now)),
+            evidence: block.iter().flat_map(|block| &block.evidence).map(|line| line.to_string()).collect(),
+            incidents: Vec::new(),
+        });
+        // The store may be busy, and the loop does not wait for it.
+        let store = self.store.reader();
+        let query = IncidentQuery { target: Some(Target::exact(address)), limit: INCIDENTS };
+        while self.answers.try_join_next().is_some() {}
+        self.answers.spawn(async move {
+            match store.incidents(query).await {
+                Ok(incidents) => show.incidents = incidents.into_iter().map(wire::Incident::from).collect(),
+                Err(error) => log::warn!("{}", chain(&error)),
+            }
+            send(reply, Reply::Show(show));
+        });
+    }
+
+    fn block_by_hand(&mut self, request: &wire::BlockRequest, uid: u32) -> wire::Done {
+        let now = clock::now();
+        let reason = request.reason.as_deref().filter(|reason| !reason.trim().is_empty());
+        let reason: String = match reason {
+            Some(reason) => reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect(),
+            None => format!("by hand, by uid {uid}"),
+        };
+        let timeout = request.timeout_s.map(Duration::from_secs);
+        let mut done = wire::Done::default();
+        let mut asked = Vec::with_capacity(request.targets.len());
+        for text in &request.targets {
+            let blocked = text.parse::<Target>().map_err(|error| error.to_string()).and_then(|target| {
+                let request = BlockRequest { target, timeout, reason: reason.as_str().into() };
+                self.engine.block(request, now).map_err(|refusal| refusal.to_string()).map(|()| target)
+            });
+            match blocked {
+                Ok(target) => asked.push(target),
+                Err(reason) => done.refused.push(wire::Refusal { target: text.clone(), reason }),
+            }
+        }
+        self.carry_out(Cause::Other);
+        for target in asked {
+            if self.engine.block_of(&target).is_some() {
+                done.done += 1;
+            } else {
+                let reason = format!(
+                    "{target} is not blocked: its table is full, or the kernel refused it; the controller's log says which"
+                );
+                done.refused.push(wire::Refusal { target: target.to_string(), reason });
+            }
+        }
+        done
+    }
+
+    fn unblock_by_hand(&mut self, request: &wire::UnblockRequest) -> wire::Done {
+        let now = clock::now();
+        let mut done = wire::Done::default();
+        if request.all {
+            let targets: Vec<Target> = self.engine.blocks().map(|block| block.target).collect();
+            for target in &targets {
+                done.done += usize::from(self.engine.unblock(target, End::Lifted, now));
+            }
+        }
+        for text in &request.targets {
+            match text.parse::<Target>() {
+                Ok(target) if self.engine.unblock(&target, End::Lifted, now) => done.done += 1,
+                Ok(target) => {
+                    let reason = self.not_blocked(&target, &now);
+                    done.refused.push(wire::Refusal { target: text.clone(), reason });
+                }
+                Err(error) => {
+                    done.refused.push(wire::Refusal { target: text.clone(), reason: error.to_string() });
+                }
+            }
+        }
+        self.carry_out(Cause::Other);
+        done
+    }
+
+    /// Says that `target` is not blocked, and by what it is covered if it is.
+    fn not_blocked(&self, target: &Target, now: &Now) -> String {
+        match self.engine.check(target.address(), *now) {
+            Standing::Blocked(block) => {
+                format!("{target} is not blocked by itself but as part of {}; unblock that", block.target)
+            }
+            _ => format!("{target} is not blocked"),
+        }
+    }
+
+    fn metrics(&mut self) -> String {
+        let status = self.status();
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+            text.push_str(&format!("# HELP xdpban_{name} {help}\n# TYPE xdpban_{name} {kind}\n"));
+            for (labels, value) in values {
+                text.push_str(&format!("xdpban_{name}{labels} {value}\n"));
+            }
+        };
+        #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are floats")]
+        let number = |n: u64| n as f64;
+        if let Ok(totals) = self.gate.totals() {
+            let outcomes = Outcome::ALL.map(|outcome| {
+                let verdict = if outcome.drops() { "drop" } else { "pass" };
+                (
+                    format!("{{verdict=\"{verdict}\",outcome=\"{}\"}}", outcome.name()),
+                    number(totals.of(outcome)),
+                )
+            });
+            metric("packets_total", "counter", "Packets seen by the gate.", &outcomes);
+            metric(
+                "dropped_bytes_total",
+                "counter",
+                "Bytes of dropped packets.",
+                &[(String::new(), number(totals.dropped_bytes))],
+            );
+        }
+        let tables =
+            [("v4", status.blocked.v4), ("v6", status.blocked.v6), ("prefixes", status.blocked.prefixes)];
+        metric(
+            "blocked",
+            "gauge",
+            "Targets that are blocked.",
+            &tables.map(|(table, n)| (format!("{{table=\"{table}\"}}"), number(n as u64))),
+        );
+        let per_source = |value: fn(&wire::Source) -> u64| {
+            status
+                .sources
+                .iter()
+                .map(|source| {
+                    let name = source.path.as_deref().unwrap_or(&source.kind);
+                    let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                    (format!("{{source=\"{name}\"}}"), number(value(source)))
+                })
+                .collect::<Vec<_>>()
+        };
+        metric("lines_total", "counter", "Lines read.", &per_source(|source| source.lines));
+        metric(
+            "attacks_total",
+            "counter",
+            "Lines that told of an attack.",
+            &per_source(|source| source.attacks),
+        );
+        metric(
+            "troubles",
+            "gauge",
+            "Things that an operator should know; see `xdpban status`.",
+            &[(String::new(), number(status.health.len() as u64))],
+        );
+        text
+    }
+}
+
+/// What sshd says that nobody here understands.
+fn unexplained(heard: &Unexplained) -> Option<String> {
+    let what = match heard.count {
+        0 => return None,
+        1 => "1 thing in the last hour that looks like a failure and matches".to_owned(),
+        n => format!("{} things in the last hour that look like failures and match", human::count(n)),
+    };
+    let shapes = heard.shapes.iter().take(SHAPES);
+    let shapes: Vec<String> =
+        shapes.map(|(shape, count)| format!("`{shape}` ({})", human::count(*count))).collect();
+    Some(format!("sshd said {what} no known form; the commonest: {}", shapes.join(", ")))
+}
+
+fn send(to: oneshot::Sender<Reply>, reply: Reply) {
+    if to.send(reply).is_err() {
+        log::debug!("a peer on the control socket left before it had its answer");
+    }
+}
+
+fn interface(guarded: &Guarded) -> wire::Interface {
+    let mode = guarded.state.as_ref().ok().map(|attached| attached.mode.name().to_owned());
+    wire::Interface { name: guarded.name.clone(), attached: mode.is_some(), mode }
+}
+
+fn entry(block: &Block, counted: Option<&Entry>, now: &Now) -> wire::Entry {
+    let counted = counted.copied().unwrap_or_default();
+    wire::Entry {
+        target: block.target.to_string(),
+        action: "block".to_owned(),
+        expires_at: block.expires.map(|expiry| clock::rfc3339(expiry.wall)),
+        expires_in_s: block.expires.map(|expiry| wire::seconds_up(expiry.mono.since(now.mono))),
+        created_at: Some(clock::rfc3339(block.created)),
+        rule: block.rule.as_ref().map(wire::Rule::from),
+        reason: block.reason.to_string(),
+        origin: block.origin.name().to_owned(),
+        offences: block.offences,
+        dropped_packets: counted.packets,
+        dropped_bytes: counted.bytes,
+    }
+}

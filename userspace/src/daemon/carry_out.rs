@@ -1,0 +1,175 @@
+//! Carrying out what the engine decided: into the gate first, then on record. What the kernel says comes back to the
+//! engine, so that a block that did not take is never reported as one that did.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use xdpban_engine::Applied;
+use xdpban_engine::change::{Block, Change, End, Origin, Refused};
+use xdpban_engine::target::Target;
+use xdpban_engine::time::{Mono, Now};
+
+use super::Daemon;
+use crate::clock;
+use crate::error::chain;
+use crate::gate::InsertError;
+use crate::human;
+use crate::store::Write;
+
+/// Rounds what is left of a block to the nearest second.
+const HALF_SECOND: Duration = Duration::from_millis(500);
+
+/// Up to so many changes of one kind are logged one by one; more are summed up.
+const LOGGED: usize = 16;
+
+/// What changes come from.
+#[derive(Clone, Copy)]
+pub(super) enum Cause {
+    /// A line, which a source read at this time.
+    Line(Mono),
+    /// The record of an earlier controller.
+    Restore,
+    /// Anything else.
+    Other,
+}
+
+impl Daemon {
+    /// Carries out every change that the engine has, in order.
+    pub(super) fn carry_out(&mut self, cause: Cause) {
+        loop {
+            let changes: Vec<Change> = std::iter::from_fn(|| self.engine.next_change()).collect();
+            if changes.is_empty() {
+                break;
+            }
+            // Changes of one kind that follow each other go to the kernel in one call.
+            for run in changes.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
+                self.block(run, cause);
+                self.unblock(run);
+                self.refuse(run);
+            }
+        }
+    }
+
+    fn block(&mut self, run: &[Change], cause: Cause) {
+        let blocks: Vec<&Block> = run
+            .iter()
+            .filter_map(|change| if let Change::Block(block) = change { Some(&**block) } else { None })
+            .collect();
+        if blocks.is_empty() {
+            return;
+        }
+        let entries: Vec<(Target, Option<Mono>)> =
+            blocks.iter().map(|block| (block.target, block.expires.map(|expiry| expiry.mono))).collect();
+        let mut failures = self.gate.insert(&entries).err().unwrap_or_default().into_iter().peekable();
+        let now = clock::now();
+        let took = if let Cause::Line(read_at) = cause { Some(now.mono.since(read_at)) } else { None };
+        let mut taken = Vec::new();
+        for (index, block) in blocks.into_iter().enumerate() {
+            let applied = match failures.next_if(|(failed, _)| *failed == index) {
+                None => Applied::Done,
+                Some((_, InsertError::Full)) => Applied::TableFull,
+                Some((_, InsertError::Kernel(error))) => {
+                    log::error!("block {}: the kernel refused the entry: {error}", block.target);
+                    Applied::Failed(error.to_string().into())
+                }
+            };
+            if applied == Applied::Done {
+                // What was restored is on record as it was.
+                if !matches!(cause, Cause::Restore) || block.origin == Origin::Adopted {
+                    self.writes.push(Write::Blocked { block: block.clone(), at: now.wall, took });
+                }
+                taken.push(block);
+            }
+            self.engine.applied(&block.target, applied, now);
+        }
+        if let Cause::Restore = cause {
+            log::info!("restored: {}", human::counted(taken.len() as u64, "block"));
+        } else {
+            log_run(&taken, "blocked", |block| describe(block, &now));
+        }
+    }
+
+    fn unblock(&mut self, run: &[Change]) {
+        let ended: Vec<(&Block, End, &Option<Arc<str>>)> = run
+            .iter()
+            .filter_map(|change| match change {
+                Change::Unblock { block, end, detail } => Some((&**block, *end, detail)),
+                Change::Block(_) | Change::Refused(_) => None,
+            })
+            .collect();
+        if ended.is_empty() {
+            return;
+        }
+        let targets: Vec<Target> = ended.iter().map(|(block, ..)| block.target).collect();
+        let entries = self.gate.remove(&targets).unwrap_or_else(|error| {
+            // The kernel itself lets an entry lapse at its expiry; only one that was lifted early stays in force.
+            log::error!("{}", chain(&error));
+            vec![None; targets.len()]
+        });
+        let at = clock::now().wall;
+        for ((block, end, detail), entry) in ended.iter().zip(entries) {
+            let entry = entry.unwrap_or_default();
+            self.writes.push(Write::Ended {
+                block: (*block).clone(),
+                end: *end,
+                at,
+                packets: entry.packets,
+                bytes: entry.bytes,
+                reason: detail.as_deref().map(str::to_owned),
+            });
+        }
+        log_run(&ended, "unblocked", |(block, end, detail)| match detail {
+            Some(detail) => format!("unblocked {}: {}, {detail}", block.target, end.name()),
+            None => format!("unblocked {}: {}", block.target, end.name()),
+        });
+    }
+
+    fn refuse(&mut self, run: &[Change]) {
+        let refused: Vec<&Refused> = run
+            .iter()
+            .filter_map(|change| if let Change::Refused(refused) = change { Some(&**refused) } else { None })
+            .collect();
+        let at = clock::now().wall;
+        for refused in &refused {
+            self.writes.push(Write::Refused { refused: (*refused).clone(), at });
+        }
+        log_run(&refused, "left alone", |refused| refused.because.to_string());
+    }
+
+    /// Has the counts of the blocks in force written to the store, so that a reboot does not lose them.
+    pub(super) fn record_counts(&mut self) {
+        match self.gate.entries() {
+            Ok(entries) => {
+                let counts = entries.into_iter().filter(|(_, entry)| entry.packets > 0);
+                self.writes.extend(counts.map(|(target, entry)| Write::Counts {
+                    target,
+                    packets: entry.packets,
+                    bytes: entry.bytes,
+                }));
+            }
+            Err(error) => log::warn!("{}", chain(&error)),
+        }
+    }
+}
+
+fn log_run<T>(run: &[T], what: &str, describe: impl Fn(&T) -> String) {
+    if run.len() > LOGGED {
+        log::info!("{what}: {}", human::counted(run.len() as u64, "target"));
+    } else {
+        run.iter().for_each(|one| log::info!("{}", describe(one)));
+    }
+}
+
+fn describe(block: &Block, now: &Now) -> String {
+    let how_long = match block.expires {
+        Some(expiry) => {
+            format!("for {}", human::duration(expiry.mono.since(now.mono).saturating_add(HALF_SECOND)))
+        }
+        None => "until unblocked".to_owned(),
+    };
+    let why = match &block.rule {
+        Some(rule) => format!("rule {} {}", rule.id.0, rule.description),
+        None => block.reason.to_string(),
+    };
+    format!("blocked {} {how_long}: {why} (offence {})", block.target, block.offences)
+}
