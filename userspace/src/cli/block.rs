@@ -1,0 +1,132 @@
+//! `xdpban block` and `xdpban unblock`
+
+use std::io::BufRead;
+use std::path::Path;
+
+use super::args::{Block, Unblock};
+use super::{CliError, complain, open, print, print_json};
+use crate::control::client::{Client, ClientError};
+use crate::control::wire::{BlockRequest, Done, Refusal, UnblockRequest};
+use crate::human;
+use xdpban_engine::target::Target;
+
+/// Targets in one request: it stays well below the bound of a request's body.
+const PART: usize = 10_000;
+
+/// The longest line of a list of targets that is read.
+const MAX_LINE: u64 = 1024;
+
+pub(super) fn block(client: &Client, args: &Block, json: bool) -> Result<(), CliError> {
+    let targets = targets(&args.targets, args.from.as_deref())?;
+    let done = in_parts(&targets, |targets| {
+        client.block(&BlockRequest {
+            targets,
+            timeout_s: args.timeout.map(|timeout| timeout.as_secs()),
+            reason: args.reason.clone(),
+        })
+    })?;
+    let how_long = match args.timeout {
+        Some(timeout) => format!("blocked for {}", human::duration(timeout)),
+        None => "blocked until unblocked".to_owned(),
+    };
+    tell(&done, &how_long, json)
+}
+
+pub(super) fn unblock(client: &Client, args: &Unblock, json: bool) -> Result<(), CliError> {
+    let done = if args.all {
+        client.unblock(&UnblockRequest { targets: Vec::new(), all: true })?
+    } else {
+        let targets = targets(&args.targets, args.from.as_deref())?;
+        in_parts(&targets, |targets| client.unblock(&UnblockRequest { targets, all: false }))?
+    };
+    tell(&done, "unblocked", json)
+}
+
+fn in_parts(
+    targets: &[Target],
+    mut send: impl FnMut(Vec<String>) -> Result<Done, ClientError>,
+) -> Result<Done, CliError> {
+    let mut all = Done::default();
+    for part in targets.chunks(PART) {
+        let done = send(part.iter().map(Target::to_string).collect())?;
+        all.done += done.done;
+        all.refused.extend(done.refused);
+    }
+    Ok(all)
+}
+
+fn tell(done: &Done, what: &str, json: bool) -> Result<(), CliError> {
+    if json {
+        print_json(done)?;
+    } else if done.done > 0 || done.refused.is_empty() {
+        print(&format!("{} {what}\n", human::counted(done.done as u64, "target")))?;
+    }
+    if done.refused.is_empty() {
+        return Ok(());
+    }
+    for Refusal { reason, .. } in &done.refused {
+        complain(reason);
+    }
+    if done.done == 0 && done.refused.len() == 1 {
+        return Err(CliError::Told);
+    }
+    Err(CliError::Partly { done: done.done, refused: done.refused.len() })
+}
+
+/// The targets of the arguments and of the file: all of them sound, or none is taken.
+fn targets(given: &[Target], from: Option<&Path>) -> Result<Vec<Target>, CliError> {
+    let mut targets = given.to_vec();
+    let Some(path) = from else { return Ok(targets) };
+    let mut faults = Vec::new();
+    let mut input = open(path)?;
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let read = std::io::Read::take(&mut input, MAX_LINE)
+            .read_until(b'\n', &mut line)
+            .map_err(|source| CliError::Read { what: path.display().to_string(), source })?;
+        if read == 0 {
+            break;
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.split('#').next().unwrap_or_default().trim();
+        if text.is_empty() {
+            continue;
+        }
+        match text.parse() {
+            Ok(target) => targets.push(target),
+            Err(error) => faults.push(format!("{}:{number}: {error}", path.display())),
+        }
+        // One wrong file must not fill the screen.
+        if faults.len() == 20 {
+            break;
+        }
+    }
+    if faults.is_empty() {
+        return Ok(targets);
+    }
+    faults.push("nothing was done; correct these lines first".to_owned());
+    Err(CliError::Usage(faults.join("\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_list_and_names_every_faulty_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list");
+        std::fs::write(&path, "# attackers\n203.0.113.7\n\n 2001:db8::/32 # a net\r\n").unwrap();
+        let read = targets(&["192.0.2.1".parse().unwrap()], Some(&path)).unwrap();
+        assert_eq!(
+            read.iter().map(Target::to_string).collect::<Vec<_>>(),
+            ["192.0.2.1", "203.0.113.7", "2001:db8::/32"]
+        );
+        std::fs::write(&path, "203.0.113.7\nnonsense\n192.0.2.1/24\n").unwrap();
+        let error = targets(&[], Some(&path)).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string();
+        assert!(text.contains(":2: `nonsense`") && text.contains(":3: `192.0.2.1/24`"), "{text}");
+    }
+}

@@ -1,0 +1,86 @@
+//! `xdpban list`
+
+use anstyle::Style;
+use xdpban_engine::time::{Mono, Now};
+
+use super::table::{BAD, DIM, STRONG, Table};
+use super::{CliError, complain, print, print_json};
+use crate::clock;
+use crate::config::Paths;
+use crate::control::client::{Client, ClientError};
+use crate::control::wire::{self, Entry};
+use crate::gate;
+use crate::human;
+
+pub(super) fn run(paths: &Paths, json: bool) -> Result<(), CliError> {
+    let entries = match Client::new(&paths.runtime).list() {
+        Err(ClientError::NotRunning(_)) => {
+            let entries = pinned(paths)?;
+            complain("the controller is not running; this is what its maps in the kernel hold");
+            entries
+        }
+        listed => listed?,
+    };
+    if json {
+        return print_json(&entries);
+    }
+    if entries.is_empty() {
+        return print("nothing is blocked\n");
+    }
+    let mut table = Table::default();
+    for entry in &entries {
+        table.row([
+            (STRONG, entry.target.clone()),
+            (Style::new(), why(entry)),
+            (DIM, left(entry)),
+            (BAD, format!("{} dropped", human::counted(entry.dropped_packets, "packet"))),
+        ]);
+    }
+    print(&table.render())
+}
+
+/// The rule and what it found, or the operator's reason.
+pub(super) fn why(entry: &Entry) -> String {
+    match &entry.rule {
+        Some(rule) => format!("{} {}", rule.id, rule.description),
+        None if entry.reason.is_empty() => "by hand".to_owned(),
+        None => entry.reason.clone(),
+    }
+}
+
+/// How much of its time is left.
+pub(super) fn left(entry: &Entry) -> String {
+    match entry.expires_in_s {
+        Some(seconds) => format!("{} left", human::duration(std::time::Duration::from_secs(seconds))),
+        None => "until unblocked".to_owned(),
+    }
+}
+
+/// What the kernel's maps hold, read without the controller: targets, deadlines and counts, but not why.
+fn pinned(paths: &Paths) -> Result<Vec<Entry>, CliError> {
+    let now = clock::now();
+    let mut entries = gate::read_pinned(&paths.pins)?;
+    entries.sort_by_key(|(target, _)| *target);
+    Ok(entries
+        .into_iter()
+        .filter(|(_, entry)| entry.expires_ns > now.mono.0)
+        .map(|(target, entry)| from_pinned(target.to_string(), &entry, &now))
+        .collect())
+}
+
+fn from_pinned(target: String, entry: &xdpban_common::Entry, now: &Now) -> Entry {
+    let expires = entry.deadline().map(Mono);
+    Entry {
+        target,
+        action: "block".to_owned(),
+        expires_at: expires.map(|at| clock::rfc3339(now.wall_at(at))),
+        expires_in_s: expires.map(|at| wire::seconds_up(at.since(now.mono))),
+        created_at: None,
+        rule: None,
+        reason: "the controller, which knows why, is not running".to_owned(),
+        origin: "adopted".to_owned(),
+        offences: 1,
+        dropped_packets: entry.packets,
+        dropped_bytes: entry.bytes,
+    }
+}

@@ -1,0 +1,185 @@
+//! The command line: arguments in, text or JSON and an exit code out.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde::Serialize;
+
+use crate::config::{Config, Faults, Paths};
+use crate::control::client::{Client, ClientError};
+use crate::daemon::DaemonError;
+use crate::error::chain;
+use crate::gate::GateError;
+use crate::host::HostError;
+use args::{Cli, Command};
+
+mod args;
+mod block;
+mod check;
+mod detach;
+mod line_clock;
+mod list;
+mod logtest;
+mod replay;
+mod show;
+mod status;
+mod table;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The configuration is faulty.
+    #[error(transparent)]
+    Config(#[from] Faults),
+    /// The configuration is faulty, and the faults have been printed.
+    #[error("the configuration is faulty")]
+    Faulty,
+    /// The command line, or what it names, cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// The controller did not answer, or refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The controller could not start or go on.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// The kernel's side.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// What the host needs is not known.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A file could not be read.
+    #[error("read {what}")]
+    Read {
+        /// Which.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard output is gone.
+    #[error("write to standard output")]
+    Output(#[from] io::Error),
+    /// It must not be done now.
+    #[error("{0}")]
+    Refused(String),
+    /// It was not done, and why has been printed.
+    #[error("not done")]
+    Told,
+    /// Something is left undone; each has been printed.
+    #[error("{done} done, {refused} refused")]
+    Partly {
+        /// How many targets were done.
+        done: usize,
+        /// How many were not.
+        refused: usize,
+    },
+}
+
+impl CliError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Config(_) | CliError::Faulty | CliError::Usage(_) => 2,
+            CliError::Client(ClientError::NotRunning(_)) => 3,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader has seen enough (`xdpban list | head`).
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            match &error {
+                // Each fault begins with its file and line, for editors to follow.
+                CliError::Config(faults) => eprint(&faults.to_string()),
+                CliError::Told | CliError::Faulty => {}
+                error => complain(&chain(error)),
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), CliError> {
+    let json = cli.json;
+    // `check` prints the faults itself; every other command needs a sound configuration.
+    let config = || Config::load(cli.config.as_deref());
+    match &cli.command {
+        Command::Check => check::run(cli.config.as_deref(), json),
+        Command::Run(run) => {
+            crate::logging::start();
+            Ok(crate::daemon::run(config()?, cli.config.as_deref(), run.trace_packets)?)
+        }
+        Command::Status => status::run(&client(&paths(cli)?), json),
+        Command::List => list::run(&paths(cli)?, json),
+        Command::Show { address } => show::run(&client(&paths(cli)?), *address, json),
+        Command::Block(block) => block::block(&client(&paths(cli)?), block, json),
+        Command::Unblock(unblock) => block::unblock(&client(&paths(cli)?), unblock, json),
+        Command::Logtest { file, program } => {
+            logtest::run(config()?, file.as_deref(), program.as_deref(), json)
+        }
+        Command::Replay(args) => replay::run(config()?, args, json),
+        Command::Detach => detach::run(&paths(cli)?, json),
+    }
+}
+
+/// Where the controller and its gate are. A fault elsewhere in the configuration must not keep an operator from lifting a
+/// block.
+fn paths(cli: &Cli) -> Result<Paths, CliError> {
+    let (paths, faults) = Config::paths(cli.config.as_deref())?;
+    if !faults.is_empty() {
+        complain("the configuration is faulty (see `xdpban check`); this goes by its [paths] all the same");
+    }
+    Ok(paths)
+}
+
+fn client(paths: &Paths) -> Client {
+    Client::new(&paths.runtime)
+}
+
+/// Says what is wrong.
+fn complain(text: &str) {
+    eprint(&format!("xdpban: {text}"));
+}
+
+/// Writes a line to standard error.
+fn eprint(text: &str) {
+    // When standard error is gone, there is nobody left to tell.
+    writeln!(anstream::stderr(), "{}", text.trim_end()).ok();
+}
+
+/// Prints one JSON document.
+fn print_json(value: &impl Serialize) -> Result<(), CliError> {
+    // Standard output alone would be flushed at each of the many line ends.
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Prints text, with its colours where standard output is a terminal.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Opens `path`, or standard input for `-`.
+fn open(path: &Path) -> Result<Box<dyn io::BufRead>, CliError> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let file = std::fs::File::open(path)
+        .map_err(|source| CliError::Read { what: path.display().to_string(), source })?;
+    Ok(Box::new(io::BufReader::with_capacity(256 * 1024, file)))
+}

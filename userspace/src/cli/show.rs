@@ -1,0 +1,84 @@
+//! `xdpban show ADDRESS`
+
+use std::net::IpAddr;
+
+use super::list::{left, why};
+use super::table::{BAD, DIM, GOOD, STRONG, Table, styled};
+use super::{CliError, print, print_json};
+use crate::control::client::Client;
+use crate::control::wire::{Incident, Show};
+use crate::human;
+
+pub(super) fn run(client: &Client, address: IpAddr, json: bool) -> Result<(), CliError> {
+    let show = client.show(address)?;
+    if json { print_json(&show) } else { print(&text(&show)) }
+}
+
+fn text(show: &Show) -> String {
+    let verdict = match show.verdict.as_str() {
+        "pass" => styled(GOOD, "passes"),
+        "drop" => styled(BAD, "is dropped"),
+        other => other.to_owned(),
+    };
+    let mut text =
+        format!("{} {verdict}: {}\n", styled(STRONG, &show.target), super::table::printable(&show.because));
+    if let Some(entry) = &show.entry {
+        let mut table = Table::default();
+        let mut field = |name: &str, value: String| table.row([(DIM, format!("  {name}")), (STRONG, value)]);
+        field("target", entry.target.clone());
+        field("because of", why(entry));
+        if let Some(created) = &entry.created_at {
+            field("since", created.clone());
+        }
+        field(
+            "ends",
+            match &entry.expires_at {
+                Some(at) => format!("{at}, {}", left(entry)),
+                None => "when it is unblocked".to_owned(),
+            },
+        );
+        field("offences", human::count(entry.offences.into()));
+        field(
+            "dropped",
+            format!(
+                "{}, {}",
+                human::counted(entry.dropped_packets, "packet"),
+                human::bytes(entry.dropped_bytes)
+            ),
+        );
+        text.push_str(&table.render());
+    }
+    if !show.evidence.is_empty() {
+        text.push_str("\nThe log lines behind it:\n");
+        for line in &show.evidence {
+            text.push_str(&format!("  {}\n", super::table::printable(line)));
+        }
+    }
+    if !show.incidents.is_empty() {
+        text.push_str("\nOn record:\n");
+        let mut table = Table::default();
+        for incident in &show.incidents {
+            table.row(row(incident));
+        }
+        text.push_str(&table.render());
+    }
+    text
+}
+
+fn row(incident: &Incident) -> [(anstyle::Style, String); 5] {
+    let rule = match &incident.rule {
+        Some(rule) => format!("{} {}", rule.id, rule.description),
+        None => format!("by {}", incident.origin),
+    };
+    let outcome = match &incident.outcome_reason {
+        Some(reason) => format!("{}: {reason}", incident.outcome.replace('_', " ")),
+        None => incident.outcome.replace('_', " "),
+    };
+    [
+        (DIM, format!("  {}", incident.first_seen)),
+        (STRONG, incident.target.clone()),
+        (anstyle::Style::new(), rule),
+        (anstyle::Style::new(), human::counted(incident.attempts.into(), "attempt")),
+        (anstyle::Style::new(), outcome),
+    ]
+}

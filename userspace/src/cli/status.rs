@@ -1,0 +1,94 @@
+//! `xdpban status`
+
+use std::time::Duration;
+
+use anstyle::Style;
+
+use super::table::{BAD, DIM, GOOD, STRONG, Table, WARN, printable, styled};
+use super::{CliError, print, print_json};
+use crate::control::client::Client;
+use crate::control::wire::{Source, Status};
+use crate::human;
+
+pub(super) fn run(client: &Client, json: bool) -> Result<(), CliError> {
+    let status = client.status()?;
+    if json { print_json(&status) } else { print(&text(&status)) }
+}
+
+fn text(status: &Status) -> String {
+    let mut text = format!(
+        "xdpban {}, process {}, up {}\n\n",
+        status.version,
+        status.pid,
+        human::duration(Duration::from_secs(status.uptime_s))
+    );
+    let mut table = Table::default();
+    for interface in &status.interfaces {
+        let (style, state) = match &interface.mode {
+            Some(mode) if mode == "native" => (GOOD, "guarded in the driver (XDP)".to_owned()),
+            Some(mode) if mode == "tc" => {
+                (WARN, "guarded at TC ingress, after the kernel's buffer is built".to_owned())
+            }
+            Some(mode) => (WARN, format!("guarded in mode {mode}")),
+            None => (BAD, "not guarded".to_owned()),
+        };
+        table.row([(DIM, "interface".to_owned()), (STRONG, interface.name.clone()), (style, state)]);
+    }
+    for source in &status.sources {
+        let name = source.path.clone().unwrap_or_else(|| source.kind.clone());
+        let state = match &source.trouble {
+            Some(trouble) => (BAD, trouble.clone()),
+            None => (Style::new(), read(source)),
+        };
+        table.row([(DIM, "source".to_owned()), (STRONG, name), state]);
+    }
+    let blocked = &status.blocked;
+    table.row([
+        (DIM, "blocked".to_owned()),
+        (STRONG, human::count((blocked.v4 + blocked.v6 + blocked.prefixes) as u64)),
+        (
+            Style::new(),
+            format!(
+                "{}, {} of IPv6, {}",
+                human::counted(blocked.v4 as u64, "IPv4 address"),
+                human::count(blocked.v6 as u64),
+                match blocked.prefixes {
+                    1 => "1 other prefix".to_owned(),
+                    n => format!("{} other prefixes", human::count(n as u64)),
+                }
+            ),
+        ),
+    ]);
+    let packets = &status.packets;
+    table.row([
+        (DIM, "dropped".to_owned()),
+        (STRONG, human::count(packets.dropped)),
+        (
+            Style::new(),
+            format!(
+                "packets, {:.0} a second lately; {} passed",
+                packets.dropped_per_s,
+                human::count(packets.passed)
+            ),
+        ),
+    ]);
+    text.push_str(&table.render());
+    text.push('\n');
+    if status.health.is_empty() {
+        text.push_str(&format!("{}\n", styled(GOOD, "all is well")));
+    }
+    for trouble in &status.health {
+        text.push_str(&format!("{} {}\n", styled(WARN, "!"), printable(trouble)));
+    }
+    text
+}
+
+/// What was read of a source.
+fn read(source: &Source) -> String {
+    let mut text =
+        format!("{}, {}", human::counted(source.lines, "line"), human::counted(source.attacks, "attack"));
+    if source.unreadable > 0 {
+        text.push_str(&format!(", {} that are no alerts", human::count(source.unreadable)));
+    }
+    text
+}
