@@ -1,0 +1,28 @@
+//! `cargo xtask bench`: measurements that the documents quote. One file per command.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+mod detect;
+mod log;
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Measure how fast lines are detected in, beside sshguard and fail2ban
+    Detect {
+        /// Lines of the log that is made up for it
+        #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
+        lines: u64,
+        /// The log to measure on, made up where there is none [default: a temporary one]
+        #[arg(long, value_name = "FILE")]
+        log: Option<PathBuf>,
+    },
+}
+
+pub(crate) fn bench(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Detect { lines, log } => detect::detect(*lines, log.as_deref()),
+    }
+}
