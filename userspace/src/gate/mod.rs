@@ -27,7 +27,7 @@ mod tests;
 mod trace;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aya::Ebpf;
 pub use xdpban_common::{Entry, NEVER, Outcome, Totals};
@@ -183,11 +183,6 @@ impl Gate {
     /// Where it was taken before, or cannot be read.
     pub fn packet_log(&mut self) -> Result<Option<PacketLog>, GateError> {
         if self.trace_packets { PacketLog::open(&mut self.programs).map(Some) } else { Ok(None) }
-    }
-
-    /// Where its pins are.
-    pub fn pins(&self) -> &Path {
-        self.pins.root()
     }
 
     /// Counts what is in the tables that were taken over.

@@ -98,10 +98,6 @@ impl Pins {
         Ok(())
     }
 
-    pub(super) fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// The directory of the maps in today's layout.
     pub(super) fn maps(&self) -> PathBuf {
         self.root.join(LAYOUT)
