@@ -239,6 +239,7 @@ mod tests {
             target: target.parse().unwrap(),
             created: Wall(0),
             expires: expires.map(|mono| Expiry { mono: Mono(mono), wall: Wall(0) }),
+            measure: crate::measure::Measure::default(),
             rule: None,
             reason: "".into(),
             origin: Origin::Operator,

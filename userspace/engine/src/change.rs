@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::measure::Measure;
 use crate::rules::RuleRef;
 use crate::target::Target;
 use crate::time::{Mono, Wall};
@@ -62,6 +63,8 @@ pub struct Block {
     pub created: Wall,
     /// When it ends; none until it is lifted.
     pub expires: Option<Expiry>,
+    /// What befalls its packets.
+    pub measure: Measure,
     /// The rule that led to it; none where an operator asked for it.
     pub rule: Option<RuleRef>,
     /// Why, in words.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::blocklist::{Blocklist, Entry, Full};
 use crate::change::{Block, Change, End, Expiry, Origin, Protection, Refusal, Refused};
 use crate::lru::Lru;
+use crate::measure::Measure;
 use crate::moment::Moment;
 use crate::offenders::{FORGET_AFTER, Offender, Offenders};
 use crate::policy::{Policy, Response};
@@ -38,6 +39,8 @@ pub struct BlockRequest {
     pub target: Target,
     /// For how long; none: until unblocked.
     pub timeout: Option<Duration>,
+    /// What befalls its packets.
+    pub measure: Measure,
     /// Why, in words.
     pub reason: Arc<str>,
 }
@@ -227,6 +230,7 @@ impl Enforcer {
             target,
             created,
             expires,
+            measure: response.measure,
             rule: Some(rule.clone()),
             reason: Arc::clone(&rule.description),
             origin: offence.origin,
@@ -253,7 +257,7 @@ impl Enforcer {
     /// Blocks what an operator asks for. What was blocked already ends when the operator says, be it sooner.
     pub(crate) fn block(&mut self, request: BlockRequest, now: &Now) -> Result<(), Refusal> {
         self.handle_timeout(now.mono);
-        let BlockRequest { target, timeout, reason } = request;
+        let BlockRequest { target, timeout, measure, reason } = request;
         if let Some(protection) = self.guard.check(&target) {
             return Err(Refusal::Protected(protection));
         }
@@ -261,12 +265,13 @@ impl Enforcer {
         let expires = timeout.map(|timeout| expiry(now, timeout));
         let block = match self.blocklist.entry(&target) {
             Some(entry) => {
-                Block { expires, rule: None, reason, origin: Origin::Operator, ..entry.block.clone() }
+                Block { expires, measure, rule: None, reason, origin: Origin::Operator, ..entry.block.clone() }
             }
             None => Block {
                 target,
                 created: now.wall,
                 expires,
+                measure,
                 rule: None,
                 reason,
                 origin: Origin::Operator,

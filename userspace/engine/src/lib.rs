@@ -12,6 +12,7 @@ mod engine;
 pub mod event;
 mod header;
 mod lru;
+pub mod measure;
 mod moment;
 mod offenders;
 pub mod policy;

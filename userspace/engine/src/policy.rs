@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::decode::Decoders;
+use crate::measure::Measure;
 use crate::rules::{Rule, RuleId, RuleSet};
 use crate::target::Target;
 
@@ -38,6 +39,8 @@ pub struct Response {
     pub groups: Vec<String>,
     /// The least level; none: any level will do.
     pub level: Option<u8>,
+    /// What befalls the packets of the source.
+    pub measure: Measure,
     /// For how long to block at first; none: until unblocked.
     pub timeout: Option<Duration>,
     /// For how long the second time, the third, and so on; the last holds from there on. Empty: `timeout` each time.
@@ -57,6 +60,7 @@ impl Response {
                 rules: vec![RuleId(5710)],
                 groups: Vec::new(),
                 level: None,
+                measure: Measure::default(),
                 timeout: Some(Duration::from_secs(100)),
                 repeat_offenders: Vec::new(),
             },
@@ -64,6 +68,7 @@ impl Response {
                 rules: [5712, 5719, 5720, 5758, 5763].map(RuleId).to_vec(),
                 groups: vec!["exploit_attempt".to_owned()],
                 level: None,
+                measure: Measure::default(),
                 timeout: Some(Duration::from_secs(10 * MINUTE)),
                 repeat_offenders: vec![Duration::from_secs(HOUR), Duration::from_secs(24 * HOUR)],
             },
@@ -115,6 +120,7 @@ mod tests {
             rules: rules.iter().copied().map(RuleId).collect(),
             groups: groups.iter().copied().map(String::from).collect(),
             level,
+            measure: Measure::default(),
             timeout: Some(Duration::from_secs(100)),
             repeat_offenders: Vec::new(),
         }

@@ -11,6 +11,7 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use xdpban_engine::measure::Measure;
 use xdpban_engine::decode::Decoders;
 use xdpban_engine::event::EventKind;
 use xdpban_engine::policy::{Limits, Policy, Response};
@@ -59,6 +60,7 @@ fn policy() -> Policy {
         rules: [2, 4, 5].map(RuleId).to_vec(),
         groups: Vec::new(),
         level: None,
+        measure: Measure::default(),
         timeout: Some(Duration::from_secs(3600)),
         repeat_offenders: Vec::new(),
     };

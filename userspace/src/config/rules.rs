@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use xdpban_engine::decode::Decoders;
 use xdpban_engine::event::EventKind;
+use xdpban_engine::measure::Measure;
 use xdpban_engine::policy::Response;
 use xdpban_engine::rules::{
     Condition, Correlation, Distinct, EventMatch, MOST_ATTEMPTS, MOST_SHARED, Rule, RuleError, RuleId,
@@ -277,6 +278,7 @@ impl Definitions {
             rules: raw.rules.into_iter().map(|(_, id)| id).collect(),
             groups: raw.groups.into_iter().map(|(_, group)| group).collect(),
             level: raw.level,
+            measure: Measure::default(),
             timeout: raw.timeout,
             repeat_offenders: raw.repeat_offenders,
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use xdpban_common::{Entry, Outcome};
 use xdpban_engine::change::{Block, End};
+use xdpban_engine::measure::Measure;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Now;
 use xdpban_engine::{BlockRequest, Standing, Unexplained};
@@ -175,7 +176,12 @@ impl Daemon {
         let mut asked = Vec::with_capacity(request.targets.len());
         for text in &request.targets {
             let blocked = text.parse::<Target>().map_err(|error| error.to_string()).and_then(|target| {
-                let request = BlockRequest { target, timeout, reason: reason.as_str().into() };
+                let request = BlockRequest {
+                    target,
+                    timeout,
+                    measure: Measure::default(),
+                    reason: reason.as_str().into(),
+                };
                 self.engine.block(request, now).map_err(|refusal| refusal.to_string()).map(|()| target)
             });
             match blocked {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use xdpban_common::Entry;
 use xdpban_engine::change::{Block, End, Expiry, Origin};
+use xdpban_engine::measure::Measure;
 use xdpban_engine::policy::Response;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Now};
@@ -286,6 +287,7 @@ fn in_force(store: &Store, gate: &Gate, now: &Now) -> Result<(Vec<Block>, Vec<Wr
         target,
         created: now.wall,
         expires: expiry(&entry, now),
+        measure: Measure::default(),
         rule: None,
         reason: "found in the gate; the store has no record of it".into(),
         origin: Origin::Adopted,

@@ -25,6 +25,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use xdpban_engine::Login;
 use xdpban_engine::change::{Block, Expiry};
+use xdpban_engine::measure::Measure;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Now, Wall};
 
@@ -123,6 +124,7 @@ impl Store {
             target: incident.target,
             created: incident.first_seen,
             expires: incident.expires_at.map(|wall| Expiry { mono: now.mono_at(wall), wall }),
+            measure: Measure::default(),
             rule: incident.rule,
             reason: incident.reason,
             origin: incident.origin,

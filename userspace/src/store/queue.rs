@@ -82,6 +82,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use xdpban_engine::change::{Block, End, Origin};
+    use xdpban_engine::measure::Measure;
     use xdpban_engine::time::Wall;
 
     use super::*;
@@ -91,6 +92,7 @@ mod tests {
             target: Target::exact(std::net::Ipv4Addr::from_bits(number).into()),
             created: Wall(0),
             expires: None,
+            measure: Measure::default(),
             rule: None,
             reason: "a test".into(),
             origin: Origin::Operator,

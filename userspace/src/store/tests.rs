@@ -11,6 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 use xdpban_engine::change::{End, Origin, Protection, Protector, Refusal, Refused};
+use xdpban_engine::measure::Measure;
 use xdpban_engine::rules::{RuleId, RuleRef};
 use xdpban_engine::time::Mono;
 
@@ -38,6 +39,7 @@ fn block(text: &str, seconds: i64) -> Block {
         target: target(text),
         created: self::wall(0),
         expires: Some(Expiry { mono: now().mono_at(wall), wall }),
+        measure: Measure::default(),
         rule: Some(RuleRef { id: RuleId(5710), level: 5, description: "unknown user".into() }),
         reason: "unknown user".into(),
         origin: Origin::Rule,

@@ -92,6 +92,7 @@ mod tests {
             rules: rules.iter().copied().map(RuleId).collect(),
             groups: groups.iter().copied().map(String::from).collect(),
             level,
+            measure: crate::measure::Measure::default(),
             timeout: Some(100 * SECOND),
             repeat_offenders: Vec::new(),
         }

@@ -184,6 +184,7 @@ fn a_user_attacked_from_many_sources_gets_each_further_source_blocked_where_that
         rules: vec![RuleId(205_701)],
         groups: Vec::new(),
         level: None,
+        measure: crate::measure::Measure::default(),
         timeout: Some(10 * MINUTE),
         repeat_offenders: Vec::new(),
     };

@@ -91,6 +91,7 @@ impl Gated {
             rules: Vec::new(),
             groups: vec!["sshd".to_owned()],
             level: None,
+            measure: crate::measure::Measure::default(),
             timeout: Some(100 * SECOND),
             repeat_offenders: vec![200 * SECOND],
         };
