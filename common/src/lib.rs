@@ -1,13 +1,14 @@
 //! Layouts and limits that the BPF program and the controller share: each stands here, once, with its size asserted.
 //!
-//! Addresses are in network byte order, integers in the host's. No layout has padding: the kernel compares keys
-//! byte by byte, and padding would hold whatever the stack held.
+//! Addresses are in network byte order, integers in the host's. No layout has padding.
 #![no_std]
 
-mod entry;
+mod control;
+mod names;
 mod outcome;
-mod table;
+mod slot;
 
-pub use entry::{Entry, Key6, NEVER, PREFIX4_BITS, PrefixEntry, Renewal, TrieData4, TrieData6, trie_data4};
+pub use control::{Control, FILTER_WORDS, Kind, MAX_NESTED, filter4, filter6};
+pub use names::{global, map, program};
 pub use outcome::{Outcome, Totals};
-pub use table::{DEFAULT_CAPACITY, Table, Tables, global, map, program};
+pub use slot::{HOMES_PER_ENTRY, MAX_PROBES, NEVER, Slot, Slot4, Slot6, Special, State, hash4, hash6, home};

@@ -23,6 +23,12 @@ pub enum Outcome {
     Prefix4 = 7,
     /// Dropped: its IPv6 address lies in a blocked prefix.
     Prefix6 = 8,
+    /// Passed although blocked: the block is for other ports, or for new connections alone.
+    OutOfScope = 9,
+    /// Passed: its source is throttled, and within its rate.
+    WithinRate = 10,
+    /// Dropped: its source is throttled, and beyond its rate.
+    Throttled = 11,
 }
 
 impl Outcome {
@@ -30,7 +36,7 @@ impl Outcome {
     pub const COUNT: usize = Outcome::ALL.len();
 
     /// Every outcome, in the order of the numbers.
-    pub const ALL: [Outcome; 9] = [
+    pub const ALL: [Outcome; 12] = [
         Outcome::Clean,
         Outcome::NotIp,
         Outcome::TooShort,
@@ -40,12 +46,18 @@ impl Outcome {
         Outcome::Exact6,
         Outcome::Prefix4,
         Outcome::Prefix6,
+        Outcome::OutOfScope,
+        Outcome::WithinRate,
+        Outcome::Throttled,
     ];
 
     /// Whether the packet is dropped.
     #[inline(always)]
     pub const fn drops(self) -> bool {
-        matches!(self, Outcome::Exact4 | Outcome::Exact6 | Outcome::Prefix4 | Outcome::Prefix6)
+        matches!(
+            self,
+            Outcome::Exact4 | Outcome::Exact6 | Outcome::Prefix4 | Outcome::Prefix6 | Outcome::Throttled
+        )
     }
 
     /// The outcome with that number.
@@ -65,6 +77,9 @@ impl Outcome {
             Outcome::Exact6 => "exact_v6",
             Outcome::Prefix4 => "prefix_v4",
             Outcome::Prefix6 => "prefix_v6",
+            Outcome::OutOfScope => "out_of_scope",
+            Outcome::WithinRate => "within_rate",
+            Outcome::Throttled => "throttled",
         }
     }
 
@@ -79,6 +94,9 @@ impl Outcome {
             Outcome::Exact4 => "this address is blocked",
             Outcome::Exact6 => "this address or its /64 is blocked",
             Outcome::Prefix4 | Outcome::Prefix6 => "it lies in a blocked prefix",
+            Outcome::OutOfScope => "only other packets of it are blocked",
+            Outcome::WithinRate => "it is throttled, and within its rate",
+            Outcome::Throttled => "it is throttled, and beyond its rate",
         }
     }
 }
@@ -123,7 +141,7 @@ impl Totals {
     }
 }
 
-const _: () = assert!(size_of::<Totals>() == 80);
+const _: () = assert!(size_of::<Totals>() == 104);
 
 #[cfg(feature = "aya")]
 #[allow(unsafe_code, reason = "aya::Pod is the promise that the layout above keeps")]
@@ -142,14 +160,17 @@ mod tests {
             assert_eq!(outcome as usize, place);
             assert_eq!(Outcome::from_number(outcome as u32), Some(outcome));
         }
-        assert_eq!(Outcome::from_number(9), None);
+        assert_eq!(Outcome::from_number(12), None);
     }
 
     #[test]
     fn totals_tell_dropped_from_passed() {
-        let mut totals = Totals { packets: [1, 2, 4, 8, 16, 32, 64, 128, 256], dropped_bytes: 7 };
-        assert_eq!((totals.passed(), totals.dropped()), (31, 480));
-        totals.add(&Totals { packets: [1; 9], dropped_bytes: 3 });
-        assert_eq!((totals.passed(), totals.dropped(), totals.dropped_bytes), (36, 484, 10));
+        let mut totals = Totals { packets: core::array::from_fn(|place| 1 << place), dropped_bytes: 7 };
+        assert_eq!((totals.passed(), totals.dropped()), (0b0110_0001_1111, 0b1001_1110_0000));
+        totals.add(&Totals { packets: [1; 12], dropped_bytes: 3 });
+        assert_eq!(
+            (totals.passed(), totals.dropped(), totals.dropped_bytes),
+            (0b0110_0001_1111 + 7, 0b1001_1110_0000 + 5, 10)
+        );
     }
 }

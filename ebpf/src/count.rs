@@ -1,9 +1,8 @@
 //! Counting: by outcome on each CPU, and in the entry that dropped a packet.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use core::ptr::NonNull;
 
-use xdpban_common::{Entry, Outcome};
+use xdpban_common::{Outcome, Slot};
 
 use crate::maps::TOTALS;
 
@@ -12,6 +11,40 @@ pub(crate) struct Amount {
     pub(crate) packets: u64,
     /// All of their bytes.
     pub(crate) bytes: u64,
+}
+
+impl Amount {
+    /// Nothing, for who only asks.
+    pub(crate) const NONE: Amount = Amount { packets: 0, bytes: 0 };
+}
+
+/// The counts of an entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Counts {
+    packets: *mut u64,
+    bytes: *mut u64,
+}
+
+impl Counts {
+    /// Those of no entry.
+    pub(crate) const NONE: Counts = Counts { packets: core::ptr::null_mut(), bytes: core::ptr::null_mut() };
+
+    /// The counts in a slot that a lookup returned.
+    #[inline(always)]
+    pub(crate) fn of<A, R>(slot: *mut Slot<A, R>) -> Counts {
+        // SAFETY: only the places of the fields are computed.
+        unsafe { Counts { packets: &raw mut (*slot).packets, bytes: &raw mut (*slot).bytes } }
+    }
+
+    /// Counts. Several CPUs may do so at once, so the additions are atomic.
+    #[inline(always)]
+    pub(crate) fn add(self, amount: &Amount) {
+        // SAFETY: a pointer that a lookup returned is valid until the program ends, and both fields are aligned.
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.packets, amount.packets);
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.bytes, amount.bytes);
+        }
+    }
 }
 
 /// Counts in the totals of this CPU, which no other CPU writes.
@@ -25,18 +58,5 @@ pub(crate) fn total(outcome: Outcome, amount: &Amount) {
     }
     if outcome.drops() {
         totals.dropped_bytes += amount.bytes;
-    }
-}
-
-/// Counts in an entry. Several CPUs may do so at once, so the additions are atomic.
-#[inline(always)]
-pub(crate) fn entry(entry: NonNull<Entry>, amount: &Amount) {
-    // SAFETY: a pointer that a lookup returned is valid until the program ends, and both fields are aligned.
-    unsafe {
-        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(
-            &raw mut (*entry.as_ptr()).packets,
-            amount.packets,
-        );
-        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*entry.as_ptr()).bytes, amount.bytes);
     }
 }

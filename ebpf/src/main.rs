@@ -26,9 +26,11 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod programs;
 #[cfg(target_arch = "bpf")]
-mod renew;
+mod scope;
 #[cfg(target_arch = "bpf")]
 mod source;
+#[cfg(target_arch = "bpf")]
+mod table;
 #[cfg(target_arch = "bpf")]
 mod trace;
 

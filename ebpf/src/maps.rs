@@ -1,30 +1,47 @@
 //! The maps. The controller sizes them at load and pins them; [`xdpban_common::map`] says what each holds.
+//!
+//! What the controller writes through shared memory is mappable (kernel 5.5).
 
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use xdpban_common::{DEFAULT_CAPACITY, Entry, Key6, PrefixEntry, Tables, Totals, TrieData4, TrieData6};
+use xdpban_common::{Control, FILTER_WORDS, Slot4, Slot6, Special, Totals};
+
+const SHARED: usize = BPF_F_MMAPABLE as usize;
+
+/// How many entries a map has until the controller sizes it.
+const UNSIZED: usize = 1024;
 
 #[btf_map]
-pub(crate) static BLOCK4: HashMap<[u8; 4], Entry, DEFAULT_CAPACITY> = HashMap::new();
+pub(crate) static BLOCK4: Array<Slot4, UNSIZED, SHARED> = Array::new();
 
 #[btf_map]
-pub(crate) static BLOCK6: HashMap<Key6, Entry, DEFAULT_CAPACITY> = HashMap::new();
+pub(crate) static BLOCK6: Array<Slot6, UNSIZED, SHARED> = Array::new();
 
 #[btf_map]
-pub(crate) static PREFIX4: LpmTrie<TrieData4, PrefixEntry, DEFAULT_CAPACITY> = LpmTrie::new();
+pub(crate) static PREFIX4: LpmTrie<[u8; 4], u32, UNSIZED> = LpmTrie::new();
 
 #[btf_map]
-pub(crate) static PREFIX6: LpmTrie<TrieData6, PrefixEntry, DEFAULT_CAPACITY> = LpmTrie::new();
+pub(crate) static PREFIX6: LpmTrie<[u8; 16], u32, UNSIZED> = LpmTrie::new();
 
 #[btf_map]
-pub(crate) static ALLOW4: LpmTrie<TrieData4, u32, DEFAULT_CAPACITY> = LpmTrie::new();
+pub(crate) static SPECIAL: Array<Special, UNSIZED, SHARED> = Array::new();
 
 #[btf_map]
-pub(crate) static ALLOW6: LpmTrie<TrieData6, u32, DEFAULT_CAPACITY> = LpmTrie::new();
+pub(crate) static FILTER4: Array<u64, FILTER_WORDS, SHARED> = Array::new();
 
 #[btf_map]
-pub(crate) static TABLES: Array<Tables, 1> = Array::new();
+pub(crate) static FILTER6: Array<u64, FILTER_WORDS, SHARED> = Array::new();
+
+#[btf_map]
+pub(crate) static CONTROL: Array<Control, 1, SHARED> = Array::new();
+
+#[btf_map]
+pub(crate) static ALLOW4: LpmTrie<[u8; 4], u32, UNSIZED> = LpmTrie::new();
+
+#[btf_map]
+pub(crate) static ALLOW6: LpmTrie<[u8; 16], u32, UNSIZED> = LpmTrie::new();
 
 #[btf_map]
 pub(crate) static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
@@ -33,3 +50,11 @@ pub(crate) static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
 /// that the kernel lacks.
 #[unsafe(no_mangle)]
 pub(crate) static COARSE_CLOCK: Global<u8> = Global::new(0);
+
+/// How many slots of BLOCK4 are homes.
+#[unsafe(no_mangle)]
+pub(crate) static HOMES4: Global<u32> = Global::new(UNSIZED as u32);
+
+/// How many slots of BLOCK6 are homes.
+#[unsafe(no_mangle)]
+pub(crate) static HOMES6: Global<u32> = Global::new(UNSIZED as u32);

@@ -4,38 +4,38 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use xdpban_common::{Outcome, Renewal};
+use xdpban_common::Outcome;
 
 use crate::count::{self, Amount};
 use crate::frame::Frame;
 use crate::judge::{Verdict, judge};
-use crate::renew::renew;
 use crate::source::Unparsed;
 use crate::trace;
 
-/// Headers that [`judge`] reads: Ethernet, two VLAN tags, IPv6, and the type of an ICMPv6 message.
-const HEADERS: u32 = 14 + 2 * 4 + 40 + 1;
+/// Headers that [`judge`] reads: Ethernet, two VLAN tags, IPv4 with all options or IPv6 with an extension header, and
+/// TCP up to its flags.
+const HEADERS: u32 = 14 + 2 * 4 + 60 + 14;
 
 /// The verdict on a frame: what cannot be understood passes.
 #[inline(always)]
-fn verdict(frame: &Frame) -> Verdict {
-    match judge(frame) {
+fn verdict(frame: &Frame, tokens: &Amount) -> Verdict {
+    match judge(frame, tokens) {
         Ok(verdict) => verdict,
-        Err(Unparsed::NotIp) => Verdict { outcome: Outcome::NotIp, entry: None },
-        Err(Unparsed::TooShort) => Verdict { outcome: Outcome::TooShort, entry: None },
+        Err(Unparsed::NotIp) => Verdict::of(Outcome::NotIp),
+        Err(Unparsed::TooShort) => Verdict::of(Outcome::TooShort),
     }
 }
 
 /// Counts what became of a frame and says whether it is dropped.
 #[inline(always)]
 fn drops(frame: &Frame, amount: Amount) -> bool {
-    let Verdict { outcome, entry } = verdict(frame);
+    let Verdict { outcome, counts, dry_run } = verdict(frame, &amount);
     count::total(outcome, &amount);
-    if let Some(entry) = entry {
-        count::entry(entry, &amount);
+    if let Some(counts) = counts {
+        counts.add(&amount);
     }
     trace::packet(frame, outcome, &amount);
-    outcome.drops()
+    outcome.drops() && !dry_run
 }
 
 #[inline(always)]
@@ -77,14 +77,7 @@ fn xdpban_tc(ctx: TcContext) -> i32 {
 /// Tells the outcome of a packet without leaving a trace of it. Never attached: the controller runs it to ask.
 #[xdp]
 fn xdpban_probe(ctx: XdpContext) -> u32 {
-    verdict(&Frame::new(ctx.data(), ctx.data_end())).outcome as u32
-}
-
-/// Carries out a [`Renewal`] and returns whether the entry was there. Never attached: the controller runs it.
-#[xdp]
-fn xdpban_renew(ctx: XdpContext) -> u32 {
-    let frame = Frame::new(ctx.data(), ctx.data_end());
-    frame.read::<Renewal>(0).is_some_and(|renewal| renew(&renewal)).into()
+    verdict(&Frame::new(ctx.data(), ctx.data_end()), &Amount::NONE).outcome as u32
 }
 
 #[panic_handler]

@@ -1,5 +1,5 @@
-//! From a frame to its source address. No header beyond the IP header's fixed part is needed: the source address
-//! stands at a fixed offset in it, whatever options, extensions or fragments follow.
+//! From a frame to its source address. No header beyond the IP header's fixed part is needed for that: the source
+//! address stands at a fixed offset in it, whatever options, extensions or fragments follow.
 
 use crate::frame::Frame;
 
@@ -19,7 +19,11 @@ pub(crate) enum Unparsed {
 
 /// An IPv4 source address.
 #[derive(Clone, Copy)]
-pub(crate) struct V4(pub(crate) [u8; 4]);
+pub(crate) struct V4 {
+    pub(crate) address: [u8; 4],
+    /// Where the IPv4 header begins in the frame.
+    pub(crate) header: usize,
+}
 
 /// An IPv6 source address.
 #[derive(Clone, Copy)]
@@ -40,8 +44,8 @@ const ETHERTYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
 const IPV4_HEADER: usize = 20;
 const IPV4_SOURCE: usize = 12;
-const IPV6_HEADER: usize = 40;
-const IPV6_NEXT_HEADER: usize = 6;
+pub(crate) const IPV6_HEADER: usize = 40;
+pub(crate) const IPV6_NEXT_HEADER: usize = 6;
 const IPV6_SOURCE: usize = 8;
 
 const NEXT_HEADER_ICMPV6: u8 = 58;
@@ -66,7 +70,7 @@ pub(crate) fn source(frame: &Frame) -> Result<Source, Unparsed> {
             let bytes: [u8; IPV4_HEADER - IPV4_SOURCE] =
                 frame.read(header + IPV4_SOURCE).ok_or(Unparsed::TooShort)?;
             let [a, b, c, d, ..] = bytes;
-            Ok(Source::V4(V4([a, b, c, d])))
+            Ok(Source::V4(V4 { address: [a, b, c, d], header }))
         }
         ETHERTYPE_IPV6 => {
             // Reading past the source to the end of the header makes a cut header count as too short.
@@ -83,7 +87,7 @@ impl V4 {
     /// 0.0.0.0, from which hosts without an address speak (DHCP).
     #[inline(always)]
     pub(crate) fn is_exempt(&self) -> bool {
-        self.0 == [0; 4]
+        self.address == [0; 4]
     }
 }
 

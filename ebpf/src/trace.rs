@@ -53,7 +53,7 @@ fn within_share() -> bool {
 fn tell(frame: &Frame, outcome: Outcome, amount: &Amount) {
     let verdict = words(outcome);
     match source(frame) {
-        Ok(Source::V4(v4)) => info!((), "{:i} {}, {} bytes", v4.0, verdict, amount.bytes),
+        Ok(Source::V4(v4)) => info!((), "{:i} {}, {} bytes", v4.address, verdict, amount.bytes),
         Ok(Source::V6(v6)) => info!((), "{:i} {}, {} bytes", v6.address, verdict, amount.bytes),
         Err(_) => info!((), "a frame without a source {}, {} bytes", verdict, amount.bytes),
     }
@@ -67,5 +67,8 @@ fn words(outcome: Outcome) -> &'static str {
         Outcome::Allowed => "passed, since it is allowed",
         Outcome::Exact4 | Outcome::Exact6 => "dropped",
         Outcome::Prefix4 | Outcome::Prefix6 => "dropped for its prefix",
+        Outcome::OutOfScope => "passed, since only others of its source are blocked",
+        Outcome::WithinRate => "passed within its rate",
+        Outcome::Throttled => "dropped beyond its rate",
     }
 }

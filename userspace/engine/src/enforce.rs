@@ -264,9 +264,14 @@ impl Enforcer {
         self.blocklist.has_room(&target).map_err(|full| refusal_of(target, full))?;
         let expires = timeout.map(|timeout| expiry(now, timeout));
         let block = match self.blocklist.entry(&target) {
-            Some(entry) => {
-                Block { expires, measure, rule: None, reason, origin: Origin::Operator, ..entry.block.clone() }
-            }
+            Some(entry) => Block {
+                expires,
+                measure,
+                rule: None,
+                reason,
+                origin: Origin::Operator,
+                ..entry.block.clone()
+            },
             None => Block {
                 target,
                 created: now.wall,

@@ -136,6 +136,9 @@ mod tests {
         let measure = Measure { action: Action::Throttle(rate), scope };
         assert_eq!(measure.to_string(), "throttle to 20/s (burst 40), new connections to port 22 only");
         let ports = Scope { ports: Ports::new(&[25, 465]).unwrap(), new_only: false };
-        assert_eq!(Measure { scope: ports, ..Measure::default() }.to_string(), "block, packets to ports 25, 465 only");
+        assert_eq!(
+            Measure { scope: ports, ..Measure::default() }.to_string(),
+            "block, packets to ports 25, 465 only"
+        );
     }
 }

@@ -11,9 +11,9 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use xdpban_engine::measure::Measure;
 use xdpban_engine::decode::Decoders;
 use xdpban_engine::event::EventKind;
+use xdpban_engine::measure::Measure;
 use xdpban_engine::policy::{Limits, Policy, Response};
 use xdpban_engine::record::Record;
 use xdpban_engine::rules::{Condition, Correlation, Distinct, EventMatch, Rule, RuleId, RuleSet, Same};

@@ -1,7 +1,7 @@
 //! `xdpban list`
 
 use anstyle::Style;
-use xdpban_engine::time::{Mono, Now};
+use xdpban_engine::time::Now;
 
 use super::table::{BAD, DIM, STRONG, Table};
 use super::{CliError, complain, print, print_json};
@@ -68,11 +68,11 @@ fn pinned(paths: &Paths) -> Result<Vec<Entry>, CliError> {
         .collect())
 }
 
-fn from_pinned(target: String, entry: &xdpban_common::Entry, now: &Now) -> Entry {
-    let expires = entry.deadline().map(Mono);
+fn from_pinned(target: String, entry: &gate::Entry, now: &Now) -> Entry {
+    let expires = entry.deadline();
     Entry {
         target,
-        action: "block".to_owned(),
+        action: entry.measure.action.name().to_owned(),
         expires_at: expires.map(|at| clock::rfc3339(now.wall_at(at))),
         expires_in_s: expires.map(|at| wire::seconds_up(at.since(now.mono))),
         created_at: None,

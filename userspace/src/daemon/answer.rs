@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use xdpban_common::{Entry, Outcome};
+use xdpban_common::Outcome;
 use xdpban_engine::change::{Block, End};
 use xdpban_engine::measure::Measure;
 use xdpban_engine::target::Target;
@@ -17,6 +17,7 @@ use super::{Daemon, Guarded};
 use crate::clock;
 use crate::control::{Call, Reply, Request, wire};
 use crate::error::chain;
+use crate::gate::Entry;
 use crate::human;
 use crate::store::IncidentQuery;
 
@@ -115,10 +116,7 @@ impl Daemon {
     }
 
     fn list(&self) -> Reply {
-        let entries: HashMap<Target, Entry> = match self.gate.entries() {
-            Ok(entries) => entries.into_iter().collect(),
-            Err(error) => return Reply::Error(wire::Error { error: chain(&error) }),
-        };
+        let entries: HashMap<Target, Entry> = self.gate.entries().collect();
         let now = clock::now();
         let mut blocks: Vec<&Block> = self.engine.blocks().collect();
         blocks.sort_by_key(|block| (std::cmp::Reverse(block.created), block.target));
@@ -142,7 +140,7 @@ impl Daemon {
             Standing::Protected(protection) => (None, protection.to_string()),
             Standing::Open => (None, verdict.meaning().to_owned()),
         };
-        let counted = block.and_then(|block| self.gate.entry(&block.target).ok().flatten());
+        let counted = block.and_then(|block| self.gate.entry(&block.target));
         let mut show = Box::new(wire::Show {
             target: address.to_string(),
             verdict: if verdict.drops() { "drop" } else { "pass" }.to_owned(),
@@ -326,7 +324,7 @@ fn interface(guarded: &Guarded) -> wire::Interface {
 }
 
 fn entry(block: &Block, counted: Option<&Entry>, now: &Now) -> wire::Entry {
-    let counted = counted.copied().unwrap_or_default();
+    let (dropped_packets, dropped_bytes) = counted.map_or((0, 0), |entry| (entry.packets, entry.bytes));
     wire::Entry {
         target: block.target.to_string(),
         action: "block".to_owned(),
@@ -337,7 +335,7 @@ fn entry(block: &Block, counted: Option<&Entry>, now: &Now) -> wire::Entry {
         reason: block.reason.to_string(),
         origin: block.origin.name().to_owned(),
         offences: block.offences,
-        dropped_packets: counted.packets,
-        dropped_bytes: counted.bytes,
+        dropped_packets,
+        dropped_bytes,
     }
 }

@@ -11,8 +11,7 @@ use xdpban_engine::time::{Mono, Now};
 
 use super::Daemon;
 use crate::clock;
-use crate::error::chain;
-use crate::gate::InsertError;
+use crate::gate::Insertion;
 use crate::human;
 use crate::store::Write;
 
@@ -58,20 +57,15 @@ impl Daemon {
         if blocks.is_empty() {
             return;
         }
-        let entries: Vec<(Target, Option<Mono>)> =
-            blocks.iter().map(|block| (block.target, block.expires.map(|expiry| expiry.mono))).collect();
-        let mut failures = self.gate.insert(&entries).err().unwrap_or_default().into_iter().peekable();
+        let insertions: Vec<Insertion> = blocks.iter().map(|block| insertion(block)).collect();
+        let mut left_out = self.gate.insert(&insertions).into_iter().peekable();
         let now = clock::now();
         let took = if let Cause::Line(read_at) = cause { Some(now.mono.since(read_at)) } else { None };
         let mut taken = Vec::new();
         for (index, block) in blocks.into_iter().enumerate() {
-            let applied = match failures.next_if(|(failed, _)| *failed == index) {
+            let applied = match left_out.next_if_eq(&index) {
                 None => Applied::Done,
-                Some((_, InsertError::Full)) => Applied::TableFull,
-                Some((_, InsertError::Kernel(error))) => {
-                    log::error!("block {}: the kernel refused the entry: {error}", block.target);
-                    Applied::Failed(error.to_string().into())
-                }
+                Some(_) => Applied::TableFull,
             };
             if applied == Applied::Done {
                 // What was restored is on record as it was.
@@ -101,20 +95,16 @@ impl Daemon {
             return;
         }
         let targets: Vec<Target> = ended.iter().map(|(block, ..)| block.target).collect();
-        let entries = self.gate.remove(&targets).unwrap_or_else(|error| {
-            // The kernel itself lets an entry lapse at its expiry; only one that was lifted early stays in force.
-            log::error!("{}", chain(&error));
-            vec![None; targets.len()]
-        });
+        let entries = self.gate.remove(&targets);
         let at = clock::now().wall;
         for ((block, end, detail), entry) in ended.iter().zip(entries) {
-            let entry = entry.unwrap_or_default();
+            let (packets, bytes) = entry.map_or((0, 0), |entry| (entry.packets, entry.bytes));
             self.writes.push(Write::Ended {
                 block: (*block).clone(),
                 end: *end,
                 at,
-                packets: entry.packets,
-                bytes: entry.bytes,
+                packets,
+                bytes,
                 reason: detail.as_deref().map(str::to_owned),
             });
         }
@@ -138,17 +128,20 @@ impl Daemon {
 
     /// Has the counts of the blocks in force written to the store, so that a reboot does not lose them.
     pub(super) fn record_counts(&mut self) {
-        match self.gate.entries() {
-            Ok(entries) => {
-                let counts = entries.into_iter().filter(|(_, entry)| entry.packets > 0);
-                self.writes.extend(counts.map(|(target, entry)| Write::Counts {
-                    target,
-                    packets: entry.packets,
-                    bytes: entry.bytes,
-                }));
-            }
-            Err(error) => log::warn!("{}", chain(&error)),
-        }
+        let counts = self.gate.entries().filter(|(_, entry)| entry.packets > 0);
+        self.writes.extend(counts.map(|(target, entry)| Write::Counts {
+            target,
+            packets: entry.packets,
+            bytes: entry.bytes,
+        }));
+    }
+}
+
+fn insertion(block: &Block) -> Insertion {
+    Insertion {
+        target: block.target,
+        expires: block.expires.map(|expiry| expiry.mono),
+        measure: block.measure,
     }
 }
 

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use xdpban_common::Entry;
 use xdpban_engine::change::{Block, End, Expiry, Origin};
-use xdpban_engine::measure::Measure;
 use xdpban_engine::policy::Response;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Now};
@@ -22,7 +20,7 @@ use crate::clock;
 use crate::config::{Config, SourceConfig};
 use crate::control::server::{Server, ServerError};
 use crate::error::chain;
-use crate::gate::{self, Gate, GateError, PacketLog};
+use crate::gate::{self, Entry, Gate, GateError, PacketLog};
 use crate::host::{self, HostError};
 use crate::human;
 use crate::source;
@@ -82,6 +80,7 @@ pub(super) fn daemon(
         pins: config.paths.pins.clone(),
         blocks: config.policy.limits.blocks,
         prefixes: config.policy.limits.prefixes,
+        dry_run: false,
         trace_packets,
     })?;
     gate.set_allow(&config.policy.allow)?;
@@ -159,7 +158,8 @@ impl Daemon {
             return Err(DaemonError::NothingGuarded(troubles.join("; ")));
         }
         troubles.iter().for_each(|trouble| log::error!("{trouble}"));
-        Ok(())
+        // Programs that looked there have been replaced.
+        Ok(self.gate.remove_other_layouts()?)
     }
 
     /// Tells the administrator and the service manager that the host is guarded. What is logged from here on is read.
@@ -271,12 +271,13 @@ fn offenders(store: &Store, now: &Now) -> Result<Vec<(Target, Offender)>, StoreE
 /// What is in force, and what to record of blocks that are no longer. While the tables live, they say what is blocked and
 /// until when, and the store says why; after a reboot the store alone knows.
 fn in_force(store: &Store, gate: &Gate, now: &Now) -> Result<(Vec<Block>, Vec<Write>), DaemonError> {
-    let mut standing: HashMap<Target, Entry> = gate.entries()?.into_iter().collect();
+    let mut standing: HashMap<Target, Entry> = gate.entries().collect();
     let (mut blocks, mut ended) = (Vec::new(), Vec::new());
     for mut block in store.in_force(now)? {
         match standing.remove(&block.target) {
             Some(entry) => {
                 block.expires = expiry(&entry, now);
+                block.measure = entry.measure;
                 blocks.push(block);
             }
             None if gate.took_over() => ended.push(gone(block, now)),
@@ -287,7 +288,7 @@ fn in_force(store: &Store, gate: &Gate, now: &Now) -> Result<(Vec<Block>, Vec<Wr
         target,
         created: now.wall,
         expires: expiry(&entry, now),
-        measure: Measure::default(),
+        measure: entry.measure,
         rule: None,
         reason: "found in the gate; the store has no record of it".into(),
         origin: Origin::Adopted,
@@ -300,7 +301,7 @@ fn in_force(store: &Store, gate: &Gate, now: &Now) -> Result<(Vec<Block>, Vec<Wr
 }
 
 fn expiry(entry: &Entry, now: &Now) -> Option<Expiry> {
-    entry.deadline().map(|deadline| now.expiry(Mono(deadline)))
+    entry.deadline().map(|deadline| now.expiry(deadline))
 }
 
 /// The end of a block that the store holds for live and the gate does not have: the controller was killed before it was

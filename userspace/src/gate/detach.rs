@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use xdpban_common::{Entry, map};
 use xdpban_engine::target::Target;
 
+use super::Gate;
 use super::attach::release;
 use super::error::{AttachedMode, GateError};
-use super::load::pinned_entries;
+use super::load::all_pinned_entries;
 use super::pins::{self, Pins};
+use super::tables::Entry;
 
 /// What [`detach`] took off the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,11 +28,22 @@ pub struct Detached {
 pub fn read_pinned(pins: &Path) -> Result<Vec<(Target, Entry)>, GateError> {
     let pins = Pins::new(pins);
     pins.check_mounted()?;
-    let mut entries = Vec::new();
-    for name in [map::BLOCK4, map::BLOCK6, map::PREFIX4, map::PREFIX6] {
-        entries.extend(pinned_entries(name, &pins.map(name))?);
+    all_pinned_entries(&pins)
+}
+
+impl Gate {
+    /// Removes the maps of other layouts: what stood in them was taken over, and no program in force looks there any longer.
+    ///
+    /// # Errors
+    ///
+    /// Where a pin cannot be removed.
+    pub fn remove_other_layouts(&self) -> Result<(), GateError> {
+        for layout in self.pins.layouts()?.into_iter().filter(|layout| *layout != self.pins.maps()) {
+            unpin_all(&layout)?;
+            log::info!("the tables of another version in {} are taken over and removed", layout.display());
+        }
+        self.pins.remove_directories()
     }
-    Ok(entries)
 }
 
 /// Takes the programs off their interfaces and removes every pin, of this version and of others. What is gone already
@@ -49,11 +61,15 @@ pub fn detach(pins: &Path) -> Result<Detached, GateError> {
         detached.interfaces.push((pin.interface, pin.hold.mode()));
     }
     for layout in pins.layouts()? {
-        for map in pins::list(&layout)? {
-            pins::unpin(&map)?;
-            detached.maps += 1;
-        }
+        detached.maps += unpin_all(&layout)?;
     }
     pins.remove_directories()?;
     Ok(detached)
+}
+
+/// Removes the pins in a directory, and returns how many there were.
+fn unpin_all(directory: &Path) -> Result<usize, GateError> {
+    let maps = pins::list(directory)?;
+    maps.iter().try_for_each(|map| pins::unpin(map))?;
+    Ok(maps.len())
 }

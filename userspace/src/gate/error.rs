@@ -147,17 +147,6 @@ pub enum GateError {
     },
 }
 
-/// Why a target was not put into its table.
-#[derive(Debug, thiserror::Error)]
-pub enum InsertError {
-    /// The table has as many entries as it can hold.
-    #[error("the table is full")]
-    Full,
-    /// The kernel refused.
-    #[error("the kernel refused the entry")]
-    Kernel(#[source] io::Error),
-}
-
 /// How the gate is attached to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachedMode {

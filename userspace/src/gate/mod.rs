@@ -2,47 +2,51 @@
 //!
 //! Invariants:
 //!
-//! - One controller at a time writes to the tables; the program only adds to counts.
+//! - One controller at a time writes to the tables; the program only adds to counts and takes tokens.
 //! - What was inserted stays when the controller goes: maps and links are pinned, and a later controller takes both over
 //!   without a moment in which the gate is open.
-//! - The map TABLES says of every table that holds an entry that it does. Where it says so of an empty one, a lookup is
-//!   wasted and nothing else.
 //! - Counts of an entry survive a change of its expiry, without a packet missing from them.
 
 mod attach;
 mod detach;
 mod error;
-mod insert;
+mod family;
 mod load;
 mod maps;
+mod measures;
 mod netlink;
 mod packet;
 mod pins;
-mod present;
 mod privileges;
 mod selftest;
+mod shared;
+mod side;
+mod slots;
 mod sys;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod v1;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::Ebpf;
-pub use xdpban_common::{Entry, NEVER, Outcome, Totals};
-use xdpban_common::{Table, program};
+use xdpban_common::program;
+pub use xdpban_common::{NEVER, Outcome, Totals};
 use xdpban_engine::target::Target;
 
 pub use self::attach::Attached;
 pub use self::detach::{Detached, detach, read_pinned};
-pub use self::error::{AttachedMode, GateError, InsertError};
+pub use self::error::{AttachedMode, GateError};
 pub use self::privileges::check as check_privileges;
+pub use self::tables::{Entry, Insertion};
 pub use self::trace::PacketLog;
 
-use self::maps::{Blocks, Others, Place, reading, writing};
+use self::maps::Maps;
 use self::pins::Pins;
-use self::present::Present;
+use self::tables::Tables;
 
 /// How to open the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct Options {
     pub blocks: u32,
     /// The capacity of each table of prefixes.
     pub prefixes: u32,
+    /// Whether the program only counts what it would drop.
+    pub dry_run: bool,
     /// Whether the program tells of packets (see [`Gate::packet_log`]). It costs nothing where this is false.
     pub trace_packets: bool,
 }
@@ -61,9 +67,8 @@ pub struct Options {
 pub struct Gate {
     pins: Pins,
     programs: Ebpf,
-    blocks: Blocks,
-    others: Others,
-    present: Present,
+    tables: Tables,
+    maps: Maps,
     trace_packets: bool,
     took_over: bool,
 }
@@ -79,39 +84,24 @@ impl Gate {
         privileges::check()?;
         let pins = Pins::new(&options.pins);
         pins.create()?;
-        let load::Loaded { programs, blocks, others, took_over } =
+        let load::Loaded { programs, mut tables, maps, took_over } =
             load::load(&pins, options, crate::clock::now().mono)?;
-        let present = Present::default();
-        let trace_packets = options.trace_packets;
-        let mut gate = Gate { pins, programs, blocks, others, present, trace_packets, took_over };
-        gate.count_present()?;
-        Ok(gate)
+        tables.set_dry_run(options.dry_run);
+        let [allowed4, allowed6] = maps.allowed()?;
+        tables.set_allowed(allowed4 > 0, allowed6 > 0);
+        Ok(Gate { pins, programs, tables, maps, trace_packets: options.trace_packets, took_over })
+    }
+
+    /// Puts blocks in. A target that is blocked already keeps its counts and gets the new expiry and measure. Returns the
+    /// places in `insertions` of those for which there is no room, in order; the others are in force.
+    pub fn insert(&mut self, insertions: &[Insertion]) -> Vec<usize> {
+        self.tables.insert(insertions)
     }
 
     /// Lifts the blocks of targets, and returns for each its last state, with the final counts; none for one that was
     /// not blocked, which is no error.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses; targets before the one that it refused are lifted.
-    pub fn remove(&mut self, targets: &[Target]) -> Result<Vec<Option<Entry>>, GateError> {
-        let mut removed = Vec::with_capacity(targets.len());
-        let mut failure = None;
-        for target in targets {
-            let place = Place::of(target);
-            match self.blocks.take(&place) {
-                Ok(entry) => {
-                    self.present.subtract(place.table(), usize::from(entry.is_some()));
-                    removed.push(entry);
-                }
-                Err(error) => {
-                    failure = Some(writing(place.map())(error));
-                    break;
-                }
-            }
-        }
-        self.present.tell(&self.others)?;
-        failure.map_or(Ok(removed), Err)
+    pub fn remove(&mut self, targets: &[Target]) -> Vec<Option<Entry>> {
+        self.tables.remove(targets)
     }
 
     /// Makes the networks that are never dropped those of `networks`.
@@ -120,14 +110,16 @@ impl Gate {
     ///
     /// Where the kernel refuses; networks that were allowed before and still are stay allowed throughout.
     pub fn set_allow(&mut self, networks: &[Target]) -> Result<(), GateError> {
-        // The program must look into the tables while they change.
-        self.present.add(Table::Allow4, 1);
-        self.present.add(Table::Allow6, 1);
-        self.present.tell(&self.others)?;
-        let [allowed4, allowed6] = self.others.set_allowed(networks)?;
-        self.present.set(Table::Allow4, allowed4);
-        self.present.set(Table::Allow6, allowed6);
-        self.present.tell(&self.others)
+        // The program must look into the maps while they change.
+        self.tables.set_allowed(true, true);
+        let [allowed4, allowed6] = self.maps.set_allowed(networks)?;
+        self.tables.set_allowed(allowed4 > 0, allowed6 > 0);
+        Ok(())
+    }
+
+    /// Has the program only count what it would drop, or enforce again.
+    pub fn set_dry_run(&mut self, dry_run: bool) {
+        self.tables.set_dry_run(dry_run);
     }
 
     /// Whether the tables are those of an earlier controller: then what does not stand in them is not blocked. Otherwise they
@@ -137,22 +129,13 @@ impl Gate {
     }
 
     /// The entry of a target, as it stands in the kernel.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses.
-    pub fn entry(&self, target: &Target) -> Result<Option<Entry>, GateError> {
-        let place = Place::of(target);
-        self.blocks.look_up(&place).map_err(reading(place.map()))
+    pub fn entry(&self, target: &Target) -> Option<Entry> {
+        self.tables.entry(target)
     }
 
     /// Every entry in the kernel, in no order; also those that have expired and have not been removed.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses.
-    pub fn entries(&self) -> Result<Vec<(Target, Entry)>, GateError> {
-        self.blocks.entries()
+    pub fn entries(&self) -> impl Iterator<Item = (Target, Entry)> {
+        self.tables.entries()
     }
 
     /// Packets by what became of them, on all CPUs and interfaces, since the tables were made.
@@ -161,7 +144,7 @@ impl Gate {
     ///
     /// Where the kernel refuses.
     pub fn totals(&self) -> Result<Totals, GateError> {
-        self.others.totals()
+        self.maps.totals()
     }
 
     /// What would become of a packet from `address`. The kernel runs the program's own code on such a packet, in a variant
@@ -183,14 +166,5 @@ impl Gate {
     /// Where it was taken before, or cannot be read.
     pub fn packet_log(&mut self) -> Result<Option<PacketLog>, GateError> {
         if self.trace_packets { PacketLog::open(&mut self.programs).map(Some) } else { Ok(None) }
-    }
-
-    /// Counts what is in the tables that were taken over.
-    fn count_present(&mut self) -> Result<(), GateError> {
-        self.blocks.for_each_place(|place| self.present.add(place.table(), 1))?;
-        let [allowed4, allowed6] = self.others.allowed()?;
-        self.present.set(Table::Allow4, allowed4);
-        self.present.set(Table::Allow6, allowed6);
-        self.present.tell_anew(&self.others)
     }
 }

@@ -1,7 +1,7 @@
 //! What stands in the directory of pins, and how it is named.
 //!
 //! ```text
-//! PINS/v1/BLOCK4 …          the maps, in a directory named after the version of their layout
+//! PINS/v2/BLOCK4 …          the maps, in a directory named after the version of their layout
 //! PINS/links/native-eth0    a link of XDP in the driver (or generic-, or tc-)
 //! PINS/links/clsact-eth0    on kernels without TCX: the program behind the classifier on that interface
 //! ```
@@ -20,7 +20,7 @@ use super::error::{AttachedMode, GateError};
 use super::sys;
 
 /// The version of the layout of the maps: a change to any layout of `xdpban-common` takes the next number.
-const LAYOUT: &str = "v1";
+const LAYOUT: &str = "v2";
 
 /// What holds the gate to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,12 @@ impl Pins {
 
     /// The directory of the maps in today's layout.
     pub(super) fn maps(&self) -> PathBuf {
-        self.root.join(LAYOUT)
+        self.layout(LAYOUT)
+    }
+
+    /// The directory of the maps in some layout.
+    pub(super) fn layout(&self, layout: &str) -> PathBuf {
+        self.root.join(layout)
     }
 
     /// Where a map is pinned.

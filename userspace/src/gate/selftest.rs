@@ -4,12 +4,15 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use aya::maps::{Array, HashMap, MapError};
 use aya::programs::Xdp;
-use aya::{Ebpf, Pod, TestRun, TestRunOptions};
-use xdpban_common::{Entry, Key6, NEVER, Table, Tables, map, program};
+use aya::{Ebpf, TestRun, TestRunOptions};
+use xdpban_common::program;
+use xdpban_engine::measure::Measure;
+use xdpban_engine::target::Target;
+use xdpban_engine::time::Mono;
 
 use super::error::GateError;
+use super::tables::{Insertion, Tables};
 use super::{load, packet};
 
 /// What XDP programs return, from the kernel's `enum xdp_action`.
@@ -27,12 +30,12 @@ const BYSTANDER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
 const ETHERNET_HEADER: usize = 14;
 
 /// Runs the fixtures on an instance that was loaded for this alone.
-pub(super) fn run(instance: &mut Ebpf) -> Result<(), GateError> {
+pub(super) fn run(instance: &mut Ebpf, tables: &mut Tables) -> Result<(), GateError> {
     let sources = [BLOCKED4.into(), BLOCKED6.into(), EXPIRED.into(), BYSTANDER4.into(), BYSTANDER6.into()];
     for source in sources {
         expect(instance, &packet::from(source), XDP_PASS, format_args!("{source} while nothing is blocked"))?;
     }
-    block(instance)?;
+    block(tables)?;
     for source in [IpAddr::from(BLOCKED4), BLOCKED6.into()] {
         let packet = packet::from(source);
         expect(instance, &packet, XDP_DROP, format_args!("{source}, which is blocked"))?;
@@ -71,32 +74,16 @@ pub(super) fn test_run(program: &Xdp, name: &'static str, packet: &[u8]) -> Resu
 }
 
 /// Fills the tables of the instance.
-fn block(instance: &mut Ebpf) -> Result<(), GateError> {
-    let block4 = [
-        (BLOCKED4.octets(), Entry { expires_ns: NEVER, ..Entry::default() }),
-        (EXPIRED.octets(), Entry { expires_ns: 1, ..Entry::default() }),
-    ];
-    fill(instance, map::BLOCK4, &block4)?;
-    let key = Key6 { address: BLOCKED6.octets(), prefix_len: 128 };
-    fill(instance, map::BLOCK6, &[(key, Entry { expires_ns: NEVER, ..Entry::default() })])?;
-
-    let mut tables = Tables::default();
-    tables.set(Table::Host4, true);
-    tables.set(Table::Host6, true);
-    let map = instance.map_mut(map::TABLES).ok_or(GateError::Object { name: map::TABLES })?;
-    Array::try_from(map).and_then(|mut array| array.set(0, tables, 0)).map_err(failed(map::TABLES))
-}
-
-fn fill<K: Pod, V: Pod>(
-    instance: &mut Ebpf,
-    name: &'static str,
-    entries: &[(K, V)],
-) -> Result<(), GateError> {
-    let map = instance.map_mut(name).ok_or(GateError::Object { name })?;
-    let mut map: HashMap<_, K, V> = HashMap::try_from(map).map_err(failed(name))?;
-    entries.iter().try_for_each(|(key, value)| map.insert(key, value, 0)).map_err(failed(name))
-}
-
-fn failed(table: &'static str) -> impl Fn(MapError) -> GateError {
-    move |error| GateError::Table { operation: "write to", table, source: std::io::Error::other(error) }
+fn block(tables: &mut Tables) -> Result<(), GateError> {
+    let block = |address: IpAddr, expires| Insertion {
+        target: Target::exact(address),
+        expires,
+        measure: Measure::default(),
+    };
+    let insertions =
+        [block(BLOCKED4.into(), None), block(BLOCKED6.into(), None), block(EXPIRED.into(), Some(Mono(1)))];
+    if tables.insert(&insertions).is_empty() {
+        return Ok(());
+    }
+    Err(GateError::SelfTest { fixture: "an empty table had no room".to_owned() })
 }

@@ -12,9 +12,6 @@ use std::path::Path;
 use aya::Pod;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
 
-/// The kernel's own number for an operation that an object does not support; libc has no name for it.
-const ENOTSUPP: i32 = 524;
-
 /// How many entries one batch call hands over: enough to make the calls cheap, few enough to keep the buffers small.
 const BATCH: u32 = 16 * 1024;
 
@@ -143,17 +140,6 @@ impl<K: Pod, V: Pod> KernelMap<K, V> {
         Ok(found(bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr))?.is_some())
     }
 
-    /// Takes `key` out and returns its last value, in one step where the kernel can (5.14, hashes alone).
-    pub(super) fn take(&self, key: &K) -> io::Result<Option<V>> {
-        match self.read(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, key) {
-            Err(error) if is_unsupported(&error) => {
-                let value = self.look_up(key)?;
-                Ok(if self.delete(key)? { value } else { None })
-            }
-            taken => Ok(taken?.and_then(|copies| copies.into_iter().next())),
-        }
-    }
-
     /// The key after `key`, in the map's own order; the first for none.
     fn next_key(&self, key: Option<&K>) -> io::Result<Option<K>> {
         let mut next = MaybeUninit::<K>::uninit();
@@ -210,28 +196,6 @@ impl<K: Pod, V: Pod> KernelMap<K, V> {
             first = false;
         }
     }
-
-    /// Sets many entries of a hash in batches. On an error: how many were set before it.
-    pub(super) fn update_all(&self, keys: &[K], values: &[V]) -> Result<(), (usize, io::Error)> {
-        let mut done = 0;
-        for (keys, values) in keys.chunks(BATCH as usize).zip(values.chunks(BATCH as usize)) {
-            let mut attr = zeroed();
-            attr.batch.map_fd = number(self.fd.as_fd());
-            attr.batch.keys = address(keys.as_ptr());
-            attr.batch.values = address(values.as_ptr());
-            // At most `BATCH`, which fits.
-            attr.batch.count = u32::try_from(keys.len().min(values.len())).unwrap_or(0);
-            let result = bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr);
-            // SAFETY: the kernel sets the count in every case but that of an argument that it refuses as a whole.
-            let count = usize::try_from(unsafe { attr.batch.count }).unwrap_or(0);
-            match result {
-                Ok(_) => done += keys.len(),
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Err((done, error)),
-                Err(error) => return Err((done + count.min(keys.len()), error)),
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A missing key is an answer.
@@ -240,14 +204,4 @@ fn found(result: io::Result<libc::c_long>) -> io::Result<Option<libc::c_long>> {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         result => result.map(Some),
     }
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP))
-}
-
-/// Whether the map has no room for another entry.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    // A hash says E2BIG, a trie ENOSPC.
-    matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC))
 }

@@ -9,9 +9,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::*;
-use crate::measure::Measure;
 use crate::change::{Expiry, Origin, Protection, Protector, Refused};
 use crate::decode::Decoders;
+use crate::measure::Measure;
 use crate::policy::{Limits, Response};
 use crate::rules::{Correlation, Distinct, EventMatch, RuleSet, Same};
 use crate::time::Wall;
@@ -139,7 +139,12 @@ impl Lab {
     }
 
     fn operator(&mut self, text: &str, timeout: Option<Duration>) -> Result<(), Refusal> {
-        let request = BlockRequest { target: target(text), timeout, measure: Measure::default(), reason: "by hand".into() };
+        let request = BlockRequest {
+            target: target(text),
+            timeout,
+            measure: Measure::default(),
+            reason: "by hand".into(),
+        };
         self.engine.block(request, self.now)
     }
 

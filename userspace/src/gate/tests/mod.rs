@@ -17,6 +17,7 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
+use xdpban_engine::measure::Measure;
 use xdpban_engine::time::Mono;
 
 use super::*;
@@ -63,7 +64,7 @@ impl Lab {
     }
 
     fn options(&self) -> Options {
-        Options { pins: self.pins(), blocks: 1024, prefixes: 64, trace_packets: false }
+        Options { pins: self.pins(), blocks: 1024, prefixes: 64, dry_run: false, trace_packets: false }
     }
 
     fn open(&self) -> Gate {
@@ -97,8 +98,25 @@ fn in_an_hour() -> Option<Mono> {
     Some(clock::now().mono.after(Duration::from_secs(3600)))
 }
 
+/// Puts entries in that drop everything, for all of which there must be room.
+fn insert(gate: &mut Gate, entries: &[(Target, Option<Mono>)]) {
+    assert_eq!(gate.insert(&insertions(entries)), [0usize; 0]);
+}
+
+fn insertions(entries: &[(Target, Option<Mono>)]) -> Vec<Insertion> {
+    let insertion = |&(target, expires)| Insertion { target, expires, measure: Measure::default() };
+    entries.iter().map(insertion).collect()
+}
+
 /// Blocks each target for an hour.
 fn block(gate: &mut Gate, targets: &[&str]) {
     let entries: Vec<_> = targets.iter().map(|text| (target(text), in_an_hour())).collect();
-    gate.insert(&entries).unwrap();
+    insert(gate, &entries);
+}
+
+/// Every entry, in the order of the targets.
+fn entries(gate: &Gate) -> Vec<(Target, Entry)> {
+    let mut entries: Vec<_> = gate.entries().collect();
+    entries.sort_by_key(|(target, _)| *target);
+    entries
 }

@@ -31,7 +31,7 @@ fn rates_of_one_packet() {
             let mut gate = Gate::open(&Options { blocks: 1_100_000, ..lab.options() }).unwrap();
             let hosts =
                 (0..blocks).map(|n| (Target::exact(Ipv4Addr::from_bits(0x0b00_0000 + n).into()), None));
-            gate.insert(&hosts.collect::<Vec<_>>()).unwrap();
+            insert(&mut gate, &hosts.collect::<Vec<_>>());
             let clean = [cost(&mut gate, &ipv4("192.0.2.1")), cost(&mut gate, &ipv6("2001:db8:ffff::1"))];
             block(&mut gate, &["203.0.113.7", "2001:db8:1:2::/64"]);
             let clean6 = cost(&mut gate, &ipv6("2001:db8:ffff::1"));
@@ -73,5 +73,19 @@ fn rates_of_two_cpus() {
                 both([ipv4("203.0.113.7"), ipv4("203.0.113.8")])
             );
         }
+    });
+}
+
+#[test]
+#[ignore = "prints how much the verifier followed"]
+fn verified_instructions() {
+    in_lab(|lab| {
+        let mut gate = lab.open();
+        for name in [program::XDP, program::XDP_FRAGS, program::PROBE] {
+            let info = load::xdp(&mut gate.programs, name).unwrap().info().unwrap();
+            println!("{name}: {:?} instructions verified", info.verified_instruction_count());
+        }
+        let info = load::classifier(&mut gate.programs).unwrap().info().unwrap();
+        println!("{}: {:?} instructions verified", program::TC, info.verified_instruction_count());
     });
 }

@@ -1,0 +1,210 @@
+//! The blocks of one family: its table, its trie of prefixes, and its filter.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+
+use aya::maps::lpm_trie::Key;
+use xdpban_common::{FILTER_WORDS, Slot};
+use xdpban_engine::target::Target;
+
+use super::family::Family;
+use super::maps::WALK_LIMIT;
+use super::measures::Measures;
+use super::shared::Shared;
+use super::slots::{Slots, Value};
+use super::sys::KernelMap;
+use super::tables::{Capacity, Entry};
+
+/// So many bits of a filter may be set for nothing, or as many as there are blocks, before it is made anew.
+const STALE_BITS: u64 = 4096;
+
+/// No room for another entry.
+#[derive(Debug)]
+pub(super) struct Full;
+
+/// See the module.
+pub(super) struct Side<F: Family> {
+    slots: Slots<F>,
+    /// The number of its slot for each prefix that is not found by its hash.
+    prefixes: KernelMap<Key<F::Key>, u32>,
+    filter: Shared<u64>,
+    seed: u64,
+    capacity: Capacity,
+    /// How many entries there are, by the length of their prefix.
+    lengths: Vec<u32>,
+    /// How many bits of the filter may be set for nothing.
+    stale: u64,
+}
+
+impl<F: Family> Side<F> {
+    /// Takes over what stands in the table.
+    pub(super) fn new(
+        table: Shared<Slot<F::Key, F::Fill>>,
+        prefixes: KernelMap<Key<F::Key>, u32>,
+        filter: Shared<u64>,
+        seed: u64,
+        capacity: Capacity,
+    ) -> io::Result<Side<F>> {
+        let slots = Slots::new(table, seed);
+        let mut lengths = vec![0; usize::from(F::BITS) + 1];
+        for (target, _) in slots.entries() {
+            if let Some(count) = lengths.get_mut(usize::from(target.prefix_len())) {
+                *count += 1;
+            }
+        }
+        let mut side = Side { slots, prefixes, filter, seed, capacity, lengths, stale: 0 };
+        side.make_filter();
+        side.make_prefixes()?;
+        Ok(side)
+    }
+
+    /// Puts an entry in. One that is there keeps its counts and gets the expiry and the measure of `entry`.
+    pub(super) fn put(
+        &mut self,
+        target: &Target,
+        entry: &Entry,
+        measures: &mut Measures,
+    ) -> Result<(), Full> {
+        if let Some(index) = self.slots.find(target) {
+            let old = self.slots.value(index).special;
+            if measures.get(old) == Some(entry.measure) {
+                self.slots.renew(index, entry.expires_ns, old);
+            } else {
+                let special = measures.add(&entry.measure).ok_or(Full)?;
+                self.slots.renew(index, entry.expires_ns, special);
+                measures.remove(old);
+            }
+            return Ok(());
+        }
+        if !self.has_room(target.prefix_len()) {
+            return Err(Full);
+        }
+        let special = measures.add(&entry.measure).ok_or(Full)?;
+        // Set before the entry comes, so that the program never overlooks one.
+        if let Some(key) = F::key(target.address()) {
+            F::filter_bits(self.seed, key, target.prefix_len()).for_each(|bit| self.set(bit));
+        }
+        let value =
+            Value { expires_ns: entry.expires_ns, packets: entry.packets, bytes: entry.bytes, special };
+        let Ok(index) = self.slots.insert(target, value) else {
+            measures.remove(special);
+            return Err(Full);
+        };
+        self.count(target.prefix_len(), |count| count + 1);
+        if let Err(error) = self.tell_prefix(target, index) {
+            log::error!("block {target}: the kernel's table of prefixes did not take it: {error}");
+            self.take(target);
+            measures.remove(special);
+            return Err(Full);
+        }
+        Ok(())
+    }
+
+    /// Takes an entry out and returns its last state.
+    pub(super) fn take(&mut self, target: &Target) -> Option<Value> {
+        let prefix_len = target.prefix_len();
+        let index = self.slots.find(target)?;
+        if !F::is_exact(prefix_len)
+            && let Some(key) = F::key(target.address())
+            && let Err(error) = self.prefixes.delete(&Key::new(prefix_len.into(), key))
+        {
+            // It leads to a slot that does not have this prefix, which the program sees.
+            log::warn!("unblock {target}: the kernel's table of prefixes keeps it: {error}");
+        }
+        let last = self.slots.take(index);
+        self.count(prefix_len, |count| count.saturating_sub(1));
+        if let Some(key) = F::key(target.address()) {
+            self.stale += F::filter_bits(self.seed, key, prefix_len).len() as u64;
+        }
+        Some(last)
+    }
+
+    /// What the entry of exactly `target` says.
+    pub(super) fn value(&self, target: &Target) -> Option<Value> {
+        self.slots.find(target).map(|index| self.slots.value(index))
+    }
+
+    /// Every entry.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Target, Value)> {
+        self.slots.entries()
+    }
+
+    /// Makes the filter anew where too much of it is set for nothing: to be called after entries went.
+    pub(super) fn refresh(&mut self) {
+        let live: u64 = self.lengths.iter().map(|count| u64::from(*count)).sum();
+        if self.stale > live.max(STALE_BITS) {
+            self.make_filter();
+        }
+    }
+
+    fn has_room(&self, prefix_len: u8) -> bool {
+        let of_its_kind =
+            |length: usize| F::is_exact(u8::try_from(length).unwrap_or(u8::MAX)) == F::is_exact(prefix_len);
+        let counts = self.lengths.iter().enumerate().filter(|(length, _)| of_its_kind(*length));
+        let present: u32 = counts.map(|(_, count)| count).sum();
+        present < if F::is_exact(prefix_len) { self.capacity.blocks } else { self.capacity.prefixes }
+    }
+
+    fn count(&mut self, prefix_len: u8, change: impl Fn(u32) -> u32) {
+        if let Some(count) = self.lengths.get_mut(usize::from(prefix_len)) {
+            *count = change(*count);
+        }
+    }
+
+    /// Makes the filter anew: each bit that is wanted stays set throughout.
+    fn make_filter(&mut self) {
+        let mut wanted = vec![0u64; FILTER_WORDS];
+        for (target, _) in self.slots.entries() {
+            let Some(key) = F::key(target.address()) else { continue };
+            for bit in F::filter_bits(self.seed, key, target.prefix_len()) {
+                if let Some(word) = wanted.get_mut(bit as usize / 64) {
+                    *word |= 1 << (bit % 64);
+                }
+            }
+        }
+        for (place, word) in wanted.into_iter().enumerate() {
+            self.filter.u64(place, 0).store(word, Relaxed);
+        }
+        self.stale = 0;
+    }
+
+    /// Makes the trie lead to the prefixes that are in the table: it may not, where a controller was killed.
+    fn make_prefixes(&self) -> io::Result<()> {
+        let mut in_table = HashSet::new();
+        for (target, _) in self.slots.entries().filter(|(target, _)| !F::is_exact(target.prefix_len())) {
+            if let Some(index) = self.slots.find(&target) {
+                self.tell_prefix(&target, index)?;
+                in_table.insert(target);
+            }
+        }
+        for key in self.prefixes.keys(WALK_LIMIT)? {
+            let prefix_len = u8::try_from(key.prefix_len()).unwrap_or(u8::MAX);
+            if !in_table.contains(&Target::prefix(F::address(key.data()), prefix_len)) {
+                self.prefixes.delete(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&self, bit: u32) {
+        self.filter.u64(bit as usize / 64, 0).fetch_or(1 << (bit % 64), Relaxed);
+    }
+
+    /// Which kinds of block there are.
+    pub(super) fn kinds(&self) -> u32 {
+        let in_use = self.lengths.iter().enumerate().filter(|(_, count)| **count > 0);
+        in_use.fold(0, |kinds, (length, _)| kinds | u8::try_from(length).map_or(0, F::kinds))
+    }
+
+    /// Has the program find a prefix that is not found by its hash.
+    fn tell_prefix(&self, target: &Target, index: usize) -> io::Result<()> {
+        let prefix_len = target.prefix_len();
+        match (F::key(target.address()), u32::try_from(index)) {
+            (Some(key), Ok(index)) if !F::is_exact(prefix_len) => {
+                self.prefixes.update(&Key::new(prefix_len.into(), key), &index)
+            }
+            _ => Ok(()),
+        }
+    }
+}
