@@ -12,6 +12,7 @@ const SHARED: usize = BPF_F_MMAPABLE as usize;
 
 /// How many entries a map has until the controller sizes it.
 const UNSIZED: usize = 1024;
+const UNSIZED_HOMES: u32 = 1024;
 
 #[btf_map]
 pub(crate) static BLOCK4: Array<Slot4, UNSIZED, SHARED> = Array::new();
@@ -53,8 +54,8 @@ pub(crate) static COARSE_CLOCK: Global<u8> = Global::new(0);
 
 /// How many slots of BLOCK4 are homes.
 #[unsafe(no_mangle)]
-pub(crate) static HOMES4: Global<u32> = Global::new(UNSIZED as u32);
+pub(crate) static HOMES4: Global<u32> = Global::new(UNSIZED_HOMES);
 
 /// How many slots of BLOCK6 are homes.
 #[unsafe(no_mangle)]
-pub(crate) static HOMES6: Global<u32> = Global::new(UNSIZED as u32);
+pub(crate) static HOMES6: Global<u32> = Global::new(UNSIZED_HOMES);

@@ -62,10 +62,10 @@ pub(crate) fn find<A: Address>(address: A, control: &Control, now: impl Fn() -> 
     let [exact, prefix] = A::OUTCOMES;
     if filtered {
         let [first, second] = A::EXACT;
-        if let Some(slot) = search(address, first, control) {
-            if let Some(entry) = special.outranked_by(slot, now, exact) {
-                return Some(entry);
-            }
+        if let Some(slot) = search(address, first, control)
+            && let Some(entry) = special.outranked_by(slot, now, exact)
+        {
+            return Some(entry);
         }
         if second.0 != first.0
             && let Some(slot) = search(address, second, control)
@@ -197,7 +197,8 @@ impl Address for V4 {
         // In 64 bits, so that none can be left.
         let host_bits = (32 - u32::from(prefix_len)) & 63;
         let bits = u64::from(u32::from_be_bytes(self.address)) >> host_bits << host_bits;
-        (bits as u32).to_be_bytes()
+        let [.., a, b, c, d] = bits.to_be_bytes();
+        [a, b, c, d]
     }
 
     #[inline(always)]
@@ -264,12 +265,14 @@ impl Address for V6 {
 }
 
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the halves of 128 bits")]
 fn halves(address: [u8; 16]) -> (u64, u64) {
     let bits = u128::from_be_bytes(address);
     ((bits >> 64) as u64, bits as u64)
 }
 
 /// The first bits of 128, in two halves, by their number.
+#[expect(clippy::cast_possible_truncation, reason = "the halves of 128 bits")]
 static MASKS: [[u64; 2]; 256] = {
     let mut masks = [[u64::MAX; 2]; 256];
     let mut prefix_len = 0;
