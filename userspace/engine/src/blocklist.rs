@@ -9,7 +9,7 @@
 //! [`table_of`] gives 0 to 3 and the place of a family is 0 or 1, so that indexing by them cannot fail.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
@@ -46,6 +46,8 @@ pub(crate) struct Blocklist {
     limits: Limits,
     /// The lengths of prefix in use for either family, the longest first, with how many blocks have each.
     lengths: [Vec<(u8, u32)>; 2],
+    /// Those that let some packets through.
+    partial: BTreeSet<Target>,
     stamps: u64,
 }
 
@@ -78,6 +80,7 @@ impl Blocklist {
             tables: Default::default(),
             limits,
             lengths: Default::default(),
+            partial: BTreeSet::new(),
             stamps: 0,
         }
     }
@@ -99,6 +102,18 @@ impl Blocklist {
         let [v4, v6] = &self.lengths;
         let lengths = if address.is_ipv4() { v4 } else { v6 };
         lengths.iter().filter_map(move |&(len, _)| self.entries.get(&Target::prefix(address, len)))
+    }
+
+    /// The blocks within the prefix `block`, itself not among them, that are weaker than it. The kernel goes by the most
+    /// specific one.
+    pub(crate) fn weaker_within(&self, block: &Block) -> Vec<Target> {
+        let prefix = block.target;
+        let within = self.partial.range(prefix..).take_while(|target| prefix.contains(target.address()));
+        let weaker = |target: &&Target| {
+            target.prefix_len() > prefix.prefix_len()
+                && self.get(target).is_some_and(|entry| block.measure.is_stricter_than(&entry.block.measure))
+        };
+        within.filter(weaker).copied().collect()
     }
 
     /// Whether `target` can be put in, be it by taking another out.
@@ -132,6 +147,9 @@ impl Blocklist {
             Ok(place) => lengths[place].1 += 1,
             Err(place) => lengths.insert(place, (target.prefix_len(), 1)),
         }
+        if !block.measure.stops_everything() {
+            self.partial.insert(target);
+        }
         let (effective, retried) = old.map_or((None, false), |old| (old.effective, old.retried));
         self.entries.insert(target, Entry { block, effective, retried, stamp });
         evicted
@@ -139,6 +157,7 @@ impl Blocklist {
 
     pub(crate) fn remove(&mut self, target: &Target) -> Option<Entry> {
         let entry = self.entries.remove(target)?;
+        self.partial.remove(target);
         let table = &mut self.tables[table_of(target)];
         table.len -= 1;
         table.expiring -= usize::from(entry.block.expires.is_some());

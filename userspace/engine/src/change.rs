@@ -1,6 +1,7 @@
 //! What the engine decided and the daemon carries out: changes to the gate and to the record.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::measure::Measure;
@@ -131,8 +132,10 @@ pub enum Protector {
     Gateway,
     /// It is a name server that this host uses.
     NameServer,
-    /// The allowlist has it.
+    /// The configuration's allowlist has it.
     Allowed,
+    /// The operators' allowlist has it.
+    AllowedByHand,
     /// An ssh session from it is open. Protects from rules, not from operators.
     Session,
     /// It logged in by public key not long ago. Protects from rules, not from operators.
@@ -147,6 +150,7 @@ impl fmt::Display for Protector {
             Protector::Gateway => "this host's default gateway",
             Protector::NameServer => "a name server of this host",
             Protector::Allowed => "on the allowlist",
+            Protector::AllowedByHand => "on the allowlist (xdpban allow)",
             Protector::Session => "the source of a logged-in ssh session (protect_logins)",
             Protector::RecentLogin => {
                 "the source of a login by public key within the last hour (protect_logins)"
@@ -201,6 +205,33 @@ pub struct Refused {
     pub because: Refusal,
 }
 
+/// A run of a command that answers a match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandRun {
+    /// The command, by its name in the configuration.
+    pub command: Arc<str>,
+    /// Whether it is run for the user who was tried, whatever the source; otherwise for the source.
+    pub per_user: bool,
+    /// The user name that the attempt tried. Hostile: a client chose it.
+    pub user: Option<Arc<str>>,
+    /// Whose attempt it was.
+    pub source: IpAddr,
+    /// What led to it, as a block of the source would have been. It expires when the command is to be undone.
+    pub why: Block,
+    /// Why it is to be undone; none where it is to be done.
+    pub undo: Option<End>,
+}
+
+impl CommandRun {
+    /// The name on record: that of the command, and of the user where it is run for one.
+    pub fn on_record(&self) -> Arc<str> {
+        match (&self.user, self.per_user) {
+            (Some(user), true) => format!("{} {user}", self.command).into(),
+            _ => Arc::clone(&self.command),
+        }
+    }
+}
+
 /// A decision to carry out, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -218,4 +249,6 @@ pub enum Change {
     },
     /// Record that nothing was done, and why.
     Refused(Box<Refused>),
+    /// Run a command, and record what came of it. The daemon answers with [`crate::Engine::ran`].
+    Run(Box<CommandRun>),
 }

@@ -14,8 +14,8 @@ use crate::change::{Block, Change, End, Expiry, Origin, Protection, Refusal, Ref
 use crate::lru::Lru;
 use crate::measure::Measure;
 use crate::moment::Moment;
-use crate::offenders::{FORGET_AFTER, Offender, Offenders};
-use crate::policy::{Policy, Response};
+use crate::offenders::{Offender, Offenders};
+use crate::policy::{FORGET_AFTER, Policy, Response};
 use crate::protect::{Guard, HostAddresses, Logins};
 use crate::rules::RuleRef;
 use crate::target::Target;
@@ -110,6 +110,8 @@ pub struct ResponseCounts {
     pub evicted: u64,
     /// Blocks that the kernel did not take.
     pub failed: u64,
+    /// Commands that were not run, because too many waited to be undone.
+    pub crowded: u64,
 }
 
 /// A match to respond to.
@@ -120,7 +122,10 @@ pub(crate) struct Offence<'a> {
     /// When its connection began.
     pub(crate) began: Moment,
     pub(crate) attempts: u32,
-    pub(crate) rule: &'a RuleRef,
+    /// The rule that matched; none where another system asks for a block without naming one.
+    pub(crate) rule: Option<&'a RuleRef>,
+    /// Why, in words.
+    pub(crate) reason: &'a Arc<str>,
     pub(crate) response: &'a Response,
     pub(crate) origin: Origin,
 }
@@ -146,6 +151,7 @@ pub(crate) struct Enforcer {
     changes: VecDeque<Change>,
     protect_logins: bool,
     ipv6_prefix: u8,
+    forget_after: Duration,
     pub(crate) counts: ResponseCounts,
 }
 
@@ -161,6 +167,7 @@ impl Enforcer {
             changes: VecDeque::new(),
             protect_logins: policy.protect_logins,
             ipv6_prefix: policy.ipv6_prefix,
+            forget_after: policy.forget_after,
             counts: ResponseCounts::default(),
         }
     }
@@ -172,11 +179,18 @@ impl Enforcer {
         self.refusals.clear();
         self.protect_logins = policy.protect_logins;
         self.ipv6_prefix = policy.ipv6_prefix;
+        self.forget_after = policy.forget_after;
         self.guard.set_allow(policy.allow.clone());
         self.lift_protected();
         for block in self.blocklist.set_limits(policy.limits) {
             self.evicted(block, "the table was made smaller".into());
         }
+    }
+
+    pub(crate) fn set_allowed_by_hand(&mut self, networks: Vec<Target>) {
+        self.guard.set_allowed_by_hand(networks);
+        self.refusals.clear();
+        self.lift_protected();
     }
 
     pub(crate) fn set_host(&mut self, host: &HostAddresses) {
@@ -193,17 +207,22 @@ impl Enforcer {
         now: &Now,
     ) -> Decision {
         self.handle_timeout(now.mono);
-        let &Offence { source, rule, response, .. } = offence;
+        let &Offence { source, response, .. } = offence;
         let (target, protection) = self.aim(source, now);
         let standing = self.blocklist.get(&target);
+        let measure = standing.map_or(response.measure, |entry| entry.block.measure.and(response.measure));
         let same_offence = standing.is_some_and(|entry| {
-            entry.effective.is_none_or(|effective| offence.began <= Moment::from(effective).after(GRACE))
+            // What lets packets through is not got past.
+            !entry.block.measure.stops_everything()
+                || entry
+                    .effective
+                    .is_none_or(|effective| offence.began <= Moment::from(effective).after(GRACE))
         });
         // A block that was found in the gate lost its reason to a crash. The line that led to it is read again, and has it.
         let adopted = standing.is_some_and(|entry| entry.block.origin == Origin::Adopted);
         let offences = match standing {
             Some(entry) if same_offence && !adopted => entry.block.offences,
-            _ => self.offenders.next(&target, Moment::now(now)),
+            _ => self.offenders.next(&target, Moment::now(now), response.forget_after),
         };
         let created = standing.map_or(now.wall, |entry| entry.block.created);
 
@@ -218,11 +237,22 @@ impl Enforcer {
             return Decision::Late { target };
         }
         let mut expires = timeout.map(|timeout| expiry(now, timeout));
-        let outlasting = |entry: &&Entry| outlasts(entry.block.expires, expires);
-        if let Some(Entry { block, .. }) = self.blocklist.covering(source).find(outlasting) {
+        let suffices = |entry: &&Entry| {
+            let Block { measure, expires: until, .. } = entry.block;
+            measure.is_stricter_than(&response.measure)
+                || measure.and(response.measure) == measure && outlasts(until, expires)
+        };
+        if let Some(Entry { block, .. }) = self.blocklist.covering(source).find(suffices) {
             if !adopted || block.target != target {
                 return Decision::Standing { target: block.target };
             }
+            expires = block.expires;
+        }
+        // Joined with what stands, it holds for the longer of the two.
+        if let Some(Entry { block, .. }) = standing
+            && !response.measure.is_stricter_than(&block.measure)
+            && outlasts(block.expires, expires)
+        {
             expires = block.expires;
         }
 
@@ -230,9 +260,9 @@ impl Enforcer {
             target,
             created,
             expires,
-            measure: response.measure,
-            rule: Some(rule.clone()),
-            reason: Arc::clone(&rule.description),
+            measure,
+            rule: offence.rule.cloned(),
+            reason: Arc::clone(offence.reason),
             origin: offence.origin,
             offences,
             attempts: offence.attempts,
@@ -245,13 +275,59 @@ impl Enforcer {
         if let Err(full) = self.blocklist.has_room(&target) {
             return self.refuse(target, refusal_of(target, full), timeout, || block(evidence()), now);
         }
-        self.put(block(evidence()));
+        let changed = standing.is_some_and(|entry| entry.block.measure != measure);
+        let block = block(evidence());
+        self.put(block.clone());
         self.offenders.record(target, offences, Moment::now(now).after(timeout.unwrap_or_default()));
-        if let Some(entry) = self.blocklist.entry(&target).filter(|_| !same_offence) {
+        if let Some(entry) = self.blocklist.entry(&target).filter(|_| !same_offence || changed) {
             entry.effective = None;
         }
         self.counts.blocked += 1;
+        self.aggregate(block, response, now);
         Decision::Block { target, timeout }
+    }
+
+    /// Blocks the prefix that `host`, which has just been blocked, lies in, where the response says so and enough others in
+    /// it have been blocked.
+    fn aggregate(&mut self, host: Block, response: &Response, now: &Now) {
+        let Some(aggregate) = response.aggregate else { return };
+        let Some(target) = aggregate.prefix_of(&host.target) else { return };
+        let (at, hosts) = (Moment::now(now), aggregate.hosts as usize);
+        let within: Vec<Target> = self.offenders.within(target, hosts, at, response.forget_after).collect();
+        if within.len() < hosts {
+            return;
+        }
+        let standing = self.blocklist.get(&target).map(|entry| &entry.block);
+        let offences = match standing {
+            Some(block) => block.offences,
+            None => self.offenders.next(&target, at, response.forget_after),
+        };
+        let timeout = response.timeout_for(offences);
+        let expires = timeout.map(|timeout| expiry(now, timeout));
+        let suffices = |block: &Block| {
+            block.measure.and(response.measure) == block.measure && outlasts(block.expires, expires)
+        };
+        if standing.is_some_and(suffices) {
+            return;
+        }
+        let block = Block {
+            target,
+            created: standing.map_or(now.wall, |block| block.created),
+            expires,
+            measure: standing.map_or(response.measure, |block| block.measure.and(response.measure)),
+            reason: collateral(&target, &within).into(),
+            offences,
+            ..host
+        };
+        if let Some(protection) = self.protection(&target, now) {
+            self.refuse(target, Refusal::Protected(protection), timeout, || block, now);
+        } else if let Err(full) = self.blocklist.has_room(&target) {
+            self.refuse(target, refusal_of(target, full), timeout, || block, now);
+        } else {
+            self.put(block);
+            self.offenders.record(target, offences, at.after(timeout.unwrap_or_default()));
+            self.counts.blocked += 1;
+        }
     }
 
     /// Blocks what an operator asks for. What was blocked already ends when the operator says, be it sooner.
@@ -280,7 +356,7 @@ impl Enforcer {
                 rule: None,
                 reason,
                 origin: Origin::Operator,
-                offences: self.offenders.next(&target, Moment::now(now)),
+                offences: self.offenders.next(&target, Moment::now(now), self.forget_after),
                 attempts: 0,
                 users: Vec::new(),
                 evidence: Vec::new(),
@@ -295,6 +371,23 @@ impl Enforcer {
         self.offenders.ended(target, Moment::now(now));
         self.changes.push_back(Change::Unblock { block: Box::new(entry.block), end, detail: None });
         true
+    }
+
+    /// Lifts the narrowest block of `source` that `origin` asked for; those of others stay. Returns what was blocked.
+    pub(crate) fn lift(
+        &mut self,
+        source: IpAddr,
+        origin: Origin,
+        why: Arc<str>,
+        now: &Now,
+    ) -> Option<Target> {
+        self.handle_timeout(now.mono);
+        let theirs = |entry: &&Entry| entry.block.origin == origin;
+        let target = self.blocklist.covering(source).find(theirs)?.block.target;
+        let entry = self.blocklist.remove(&target)?;
+        self.offenders.ended(&target, Moment::now(now));
+        self.end(entry.block, End::Lifted, Some(why));
+        Some(target)
     }
 
     pub(crate) fn applied(&mut self, target: &Target, result: Applied, now: &Now) {
@@ -390,6 +483,13 @@ impl Enforcer {
         }
     }
 
+    /// All that protects an address, from rules at least.
+    pub(crate) fn protections(&self, address: IpAddr, now: &Now) -> Vec<Protection> {
+        let target = Target::exact(address);
+        let login = self.protect_logins.then(|| self.logins.check(&target, Moment::now(now))).flatten();
+        self.guard.protections(target).chain(login).collect()
+    }
+
     /// What to block for a source, and what prevents it. A block that stands is aimed at again.
     fn aim(&self, source: IpAddr, now: &Now) -> (Target, Option<Protection>) {
         let narrow = Target::exact(source);
@@ -405,7 +505,7 @@ impl Enforcer {
     }
 
     /// What keeps rules from blocking `target`.
-    fn protection(&self, target: &Target, now: &Now) -> Option<Protection> {
+    pub(crate) fn protection(&self, target: &Target, now: &Now) -> Option<Protection> {
         self.guard.check(target).or_else(|| {
             let logins = self.protect_logins.then_some(&self.logins)?;
             logins.check(target, Moment::now(now))
@@ -418,7 +518,14 @@ impl Enforcer {
         if let Some(first) = self.blocklist.insert(block.clone()) {
             self.evicted(first, format!("it made room for {target}").into());
         }
+        let weaker = self.blocklist.weaker_within(&block);
         self.changes.push_back(Change::Block(Box::new(block)));
+        for weaker in weaker {
+            if let Some(entry) = self.blocklist.remove(&weaker) {
+                let why = format!("{target}, in which it lies, has a stricter measure");
+                self.end(entry.block, End::Lifted, Some(why.into()));
+            }
+        }
     }
 
     fn refuse(
@@ -465,6 +572,25 @@ fn expiry(now: &Now, timeout: Duration) -> Expiry {
 
 fn refusal_of(target: Target, full: Full) -> Refusal {
     Refusal::Full { target, capacity: full.capacity, limit: full.limit }
+}
+
+/// Why a prefix is blocked: who in it attacked, and who is blocked with them.
+fn collateral(prefix: &Target, hosts: &[Target]) -> String {
+    const NAMED: usize = 8;
+    let mut names: Vec<String> = hosts.iter().take(NAMED).map(Target::to_string).collect();
+    if hosts.len() > NAMED {
+        names.push("…".to_owned());
+    }
+    let bits = if prefix.address().is_ipv4() { 32 } else { 128 };
+    let addresses = match bits - prefix.prefix_len() {
+        small @ ..=32 => (1u64 << small).to_string(),
+        large => format!("2^{large}"),
+    };
+    format!(
+        "{} sources within {prefix} attacked: {}; all {addresses} addresses of it are blocked with them",
+        hosts.len(),
+        names.join(", ")
+    )
 }
 
 /// What is left of a timeout for a line of this age.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::attempts::{ConnectionId, Connections, Tally};
-use crate::change::{Block, Change, End, Origin, Refusal};
+use crate::change::{Block, Change, End, Origin, Protection, Refusal};
 use crate::crowds::{Attempt, Crowds};
 use crate::decode::{self, Decoded, Found};
 use crate::enforce::{
@@ -14,12 +14,14 @@ use crate::enforce::{
 };
 use crate::event::{Event, EventKind, Trace};
 use crate::header;
+use crate::measure::Action;
 use crate::moment::Moment;
 use crate::offenders::Offender;
 use crate::policy::Policy;
 use crate::protect::{HostAddresses, Login};
 use crate::record::Record;
 use crate::rules::{Condition, Rule, RuleId, RuleRef};
+use crate::runs::Runs;
 use crate::sources::{SourceId, Sources};
 use crate::target::Target;
 use crate::time::{Mono, Now};
@@ -100,8 +102,10 @@ impl Told {
 #[derive(Debug)]
 struct Plan {
     reference: RuleRef,
-    /// The place of the response that answers it.
-    answer: Option<usize>,
+    /// The places of the responses that answer it, if they are for the source and the user.
+    answers: Vec<usize>,
+    /// The places of the commands that answer it, if they are.
+    commands: Vec<usize>,
     /// Whether its matches are counted or answered, so that its source must be remembered.
     watched: bool,
     matches: u64,
@@ -126,6 +130,7 @@ pub struct Engine {
     sources: Sources,
     crowds: Crowds,
     enforcer: Enforcer,
+    runs: Runs,
     /// What a line fired, with the attempts that led to it, the most specific last. Kept for its memory.
     fired: Vec<(usize, u32)>,
     counts: Counts,
@@ -144,6 +149,7 @@ impl Engine {
             sources: Sources::new(sources),
             crowds: Crowds::new(),
             enforcer: Enforcer::new(&policy),
+            runs: Runs::new(),
             policy,
             fired: Vec::new(),
             counts: Counts::default(),
@@ -240,6 +246,8 @@ impl Engine {
         if self.past
             && let Some(tally) = tally
             && let Some(block) = self.enforcer.blocking(tally.source, now)
+            // A throttle lets an attempt through now and then.
+            && block.measure.action == Action::Block
         {
             told.stopped = Some(block.target);
             return told;
@@ -249,7 +257,8 @@ impl Engine {
         self.fired.extend(self.policy.rules.single(event).map(|place| (place, 0)));
         if let Some(tally) = tally {
             self.correlate(&tally, event.user.as_deref(), line, at);
-            told.decision = self.respond(&tally, at, now);
+            told.decision = self.respond(&tally, event.user.as_deref(), at, now);
+            self.run_commands(&tally, event.user.as_deref(), at, now);
         }
         for &(place, _) in &self.fired {
             self.plans[place].matches += 1;
@@ -322,6 +331,12 @@ impl Engine {
         self.enforcer.set_host(host);
     }
 
+    /// Takes note of the networks that operators put on the allowlist, beside those of the policy, and lifts blocks that
+    /// overlap one.
+    pub fn set_allowed_by_hand(&mut self, networks: Vec<Target>) {
+        self.enforcer.set_allowed_by_hand(networks);
+    }
+
     /// Forgets the sessions whose process does not live: not every end of a session is logged.
     pub fn retain_sessions(&mut self, alive: impl FnMut(u32) -> bool) {
         self.enforcer.logins.retain(alive);
@@ -330,16 +345,17 @@ impl Engine {
     /// Ends the blocks whose time is over.
     pub fn handle_timeout(&mut self, now: Now) {
         self.enforcer.handle_timeout(now.mono);
+        self.runs.handle_timeout(now.mono);
     }
 
     /// When [`Engine::handle_timeout`] is to be called next.
     pub fn poll_timeout(&self) -> Option<Mono> {
-        self.enforcer.poll_timeout()
+        [self.enforcer.poll_timeout(), self.runs.poll_timeout()].into_iter().flatten().min()
     }
 
     /// The next change to carry out. They are to be taken after every call, until there is none.
     pub fn next_change(&mut self) -> Option<Change> {
-        self.enforcer.next_change()
+        self.enforcer.next_change().or_else(|| self.runs.next_change())
     }
 
     /// What is blocked, in no order.
@@ -357,12 +373,17 @@ impl Engine {
         self.enforcer.check(address.to_canonical(), &now)
     }
 
+    /// All that protects an address, from rules at least; empty where nothing does.
+    pub fn protections(&self, address: IpAddr, now: Now) -> Vec<Protection> {
+        self.enforcer.protections(address.to_canonical(), &now)
+    }
+
     /// What has been seen and done.
     pub fn counts(&self) -> Counts {
         Counts {
             tracked: self.sources.len(),
             forgotten: self.sources.forgotten(),
-            responses: self.enforcer.counts,
+            responses: ResponseCounts { crowded: self.runs.crowded, ..self.enforcer.counts },
             ..self.counts
         }
     }
@@ -423,21 +444,23 @@ impl Engine {
 
     /// Responds to the most specific of the rules that fired for which there is a response. A line that tells of nothing
     /// new is not answered: its connection has been, and may have ended long ago.
-    fn respond(&mut self, tally: &Tally, at: Moment, now: &Now) -> Option<Decision> {
+    fn respond(&mut self, tally: &Tally, user: Option<&[u8]>, at: Moment, now: &Now) -> Option<Decision> {
         if tally.weight == 0 {
             return None;
         }
-        let (plan, answer, attempts) = self.fired.iter().rev().find_map(|&(place, attempts)| {
+        let (plan, response, attempts) = self.fired.iter().rev().find_map(|&(place, attempts)| {
             let plan = &self.plans[place];
-            Some((plan, plan.answer?, attempts))
+            let mut answers = plan.answers.iter().filter_map(|&answer| self.policy.responses.get(answer));
+            Some((plan, answers.find(|response| response.concerns(tally.source, user))?, attempts))
         })?;
         let offence = Offence {
             source: tally.source,
             at,
             began: tally.began,
             attempts,
-            rule: &plan.reference,
-            response: self.policy.responses.get(answer)?,
+            rule: Some(&plan.reference),
+            reason: &plan.reference.description,
+            response,
             origin: Origin::Rule,
         };
         let id = SourceId::of(tally.source, self.policy.ipv6_prefix);
@@ -479,23 +502,32 @@ impl Engine {
 fn plans(policy: &Policy) -> Vec<Plan> {
     let rules = policy.rules.rules();
     let plan = |(place, rule): (usize, &Rule)| {
-        let answer = policy.responses.iter().position(|response| response.fits(rule));
+        let responses = policy.responses.iter().enumerate();
+        let answers: Vec<usize> =
+            responses.filter(|(_, response)| response.fits(rule)).map(|(place, _)| place).collect();
+        let commands = policy.commands.iter().enumerate();
+        let commands: Vec<usize> =
+            commands.filter(|(_, run)| run.when.fits(rule)).map(|(place, _)| place).collect();
         Plan {
             reference: RuleRef {
                 id: rule.id,
                 level: rule.level,
                 description: Arc::from(rule.description.as_str()),
             },
-            answer,
-            watched: answer.is_some() || !policy.rules.counters(place).is_empty(),
+            watched: !answers.is_empty() || !commands.is_empty() || !policy.rules.counters(place).is_empty(),
+            answers,
+            commands,
             matches: 0,
         }
     };
     rules.iter().enumerate().map(plan).collect()
 }
 
+mod commands;
 mod foreign;
+mod request;
 #[cfg(test)]
 mod tests;
 
 pub use foreign::ForeignMatch;
+pub use request::{ForeignRequest, Lasts};

@@ -1,5 +1,6 @@
 //! What befalls the packets of a target: which of them, and whether all of those.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::num::NonZeroU32;
 
@@ -45,6 +46,46 @@ pub struct Scope {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ports([u16; Ports::MAX]);
 
+impl Measure {
+    /// What holds where this stands for a target and `wanted` is to hold for it, too, since a target has one measure at a
+    /// time. Dropping everything is stricter than dropping some, and that stricter than throttling; the stricter one
+    /// holds. Two of the same strictness are joined: the packets of both are meant, at the lower rate.
+    pub fn and(self, wanted: Measure) -> Measure {
+        match self.strictness().cmp(&wanted.strictness()) {
+            Ordering::Less => wanted,
+            Ordering::Greater => self,
+            Ordering::Equal => {
+                let action = match (self.action, wanted.action) {
+                    (Action::Throttle(a), Action::Throttle(b)) => Action::Throttle(Rate {
+                        per_second: a.per_second.min(b.per_second),
+                        burst: a.burst.min(b.burst),
+                    }),
+                    (action, _) => action,
+                };
+                Measure { action, scope: self.scope.and(wanted.scope) }
+            }
+        }
+    }
+
+    /// Whether this is stricter than `other`, whatever the ports and rates of the two are.
+    pub fn is_stricter_than(&self, other: &Measure) -> bool {
+        self.strictness() > other.strictness()
+    }
+
+    /// Whether no packet passes.
+    pub fn stops_everything(&self) -> bool {
+        *self == Measure::default()
+    }
+
+    fn strictness(&self) -> u8 {
+        match self.action {
+            Action::Block if self.scope.is_everything() => 2,
+            Action::Block => 1,
+            Action::Throttle(_) => 0,
+        }
+    }
+}
+
 impl Action {
     /// The name in the configuration, in JSON and in the store.
     pub fn name(self) -> &'static str {
@@ -59,6 +100,17 @@ impl Scope {
     /// Whether all packets are meant.
     pub fn is_everything(&self) -> bool {
         *self == Scope::default()
+    }
+
+    /// The least scope that has all packets of both.
+    fn and(self, other: Scope) -> Scope {
+        let both: Vec<u16> = self.ports.iter().chain(other.ports.iter()).collect();
+        let ports = match (self.ports.is_empty(), other.ports.is_empty()) {
+            // More than can be named are all.
+            (false, false) => Ports::new(&both).unwrap_or_default(),
+            _ => Ports::default(),
+        };
+        Scope { ports, new_only: self.new_only && other.new_only }
     }
 }
 
@@ -95,9 +147,15 @@ impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.action.name())?;
         if let Action::Throttle(rate) = self.action {
-            write!(f, " to {}/s (burst {})", rate.per_second, rate.burst)?;
+            write!(f, " to {rate}")?;
         }
         if self.scope.is_everything() { Ok(()) } else { write!(f, ", {} only", self.scope) }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s (burst {})", self.per_second, self.burst)
     }
 }
 
@@ -140,5 +198,32 @@ mod tests {
             Measure { scope: ports, ..Measure::default() }.to_string(),
             "block, packets to ports 25, 465 only"
         );
+    }
+
+    #[test]
+    fn a_target_has_the_strictest_of_its_measures() {
+        let rate = |per_second, burst| {
+            let number = |n| NonZeroU32::new(n).unwrap();
+            Action::Throttle(Rate { per_second: number(per_second), burst: number(burst) })
+        };
+        let scope = |ports: &[u16], new_only| Scope { ports: Ports::new(ports).unwrap(), new_only };
+        let of = |action, ports: &[u16], new_only| Measure { action, scope: scope(ports, new_only) };
+        let everything = Measure::default();
+        let (some, throttle) = (of(Action::Block, &[22], false), of(rate(20, 40), &[], false));
+        for (weaker, stricter) in [(some, everything), (throttle, everything), (throttle, some)] {
+            assert!(stricter.is_stricter_than(&weaker) && !weaker.is_stricter_than(&stricter));
+            assert_eq!((weaker.and(stricter), stricter.and(weaker)), (stricter, stricter));
+        }
+        assert_eq!(some.and(of(Action::Block, &[443], true)), of(Action::Block, &[22, 443], false));
+        assert_eq!(some.and(of(Action::Block, &[], true)), everything);
+        let many = of(Action::Block, &[1, 2, 3, 4, 5, 6, 7, 8], true);
+        assert_eq!(many.and(of(Action::Block, &[9], true)), of(Action::Block, &[], true));
+        assert_eq!(
+            of(rate(20, 10), &[22], true).and(of(rate(5, 40), &[80], true)),
+            of(rate(5, 10), &[22, 80], true)
+        );
+        for measure in [everything, some, throttle, many] {
+            assert_eq!(measure.and(measure), measure);
+        }
     }
 }

@@ -64,11 +64,12 @@ pub(crate) struct Guard {
     special: Vec<(Target, Protector)>,
     host: Vec<(Target, Protector)>,
     allow: Vec<Target>,
+    by_hand: Vec<Target>,
 }
 
 impl Guard {
     pub(crate) fn new(allow: Vec<Target>) -> Guard {
-        Guard { special: special(), host: Vec::new(), allow }
+        Guard { special: special(), host: Vec::new(), allow, by_hand: Vec::new() }
     }
 
     pub(crate) fn set_host(&mut self, host: &HostAddresses) {
@@ -84,16 +85,27 @@ impl Guard {
         self.allow = allow;
     }
 
+    pub(crate) fn set_allowed_by_hand(&mut self, networks: Vec<Target>) {
+        self.by_hand = networks;
+    }
+
     /// What protects some of `target`, or all of it.
     pub(crate) fn check(&self, target: &Target) -> Option<Protection> {
+        self.protections(*target).next()
+    }
+
+    /// All that protects some of `target`, or all of it.
+    pub(crate) fn protections(&self, target: Target) -> impl Iterator<Item = Protection> {
         let allow = self.allow.iter().map(|&network| (network, Protector::Allowed));
+        let by_hand = self.by_hand.iter().map(|&network| (network, Protector::AllowedByHand));
         self.special
             .iter()
             .chain(&self.host)
             .copied()
             .chain(allow)
-            .find(|(protected, _)| protected.overlaps(target))
-            .map(|(protected, by)| Protection { target: *target, protected, by })
+            .chain(by_hand)
+            .filter(move |(protected, _)| protected.overlaps(&target))
+            .map(move |(protected, by)| Protection { target, protected, by })
     }
 }
 

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use xdpban_engine::decode::Decoders;
 use xdpban_engine::event::EventKind;
-use xdpban_engine::measure::Measure;
 use xdpban_engine::policy::{Limits, Policy, Response};
 use xdpban_engine::record::Record;
 use xdpban_engine::rules::{Condition, Correlation, Distinct, EventMatch, Rule, RuleId, RuleSet, Same};
@@ -58,19 +57,18 @@ fn policy() -> Policy {
     ];
     let answered = Response {
         rules: [2, 4, 5].map(RuleId).to_vec(),
-        groups: Vec::new(),
-        level: None,
-        measure: Measure::default(),
         timeout: Some(Duration::from_secs(3600)),
-        repeat_offenders: Vec::new(),
+        ..Response::default()
     };
     Policy {
         decoders: Decoders::default(),
         rules: RuleSet::new(rules).unwrap(),
         responses: vec![answered],
+        commands: Vec::new(),
         allow: Vec::new(),
         protect_logins: true,
         ipv6_prefix: 64,
+        forget_after: xdpban_engine::policy::FORGET_AFTER,
         limits: LIMITS,
     }
 }

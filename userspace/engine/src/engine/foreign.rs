@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
+use super::commands::Found;
 use crate::change::Origin;
 use crate::enforce::{Decision, Evidence, Offence};
 use crate::moment::Moment;
@@ -16,7 +17,7 @@ use crate::time::{Now, Wall};
 
 /// How much later than the attempt itself another system may date its match: lines wait to be sent and analysed. Within
 /// it a match is taken to be about what a block has answered already.
-const LAG: Duration = Duration::from_secs(10);
+pub(super) const LAG: Duration = Duration::from_secs(10);
 
 /// A match that another system made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,27 +48,54 @@ impl Engine {
     pub fn handle_match(&mut self, found: &ForeignMatch<'_>, line: &[u8], now: Now) -> Option<Decision> {
         self.counts.lines += 1;
         self.counts.events += 1;
-        let fits = |response: &&Response| response.fits_match(found.id, found.level, found.groups);
-        let response = self.policy.responses.iter().find(fits)?;
+        let source = found.source.to_canonical();
+        let fits = |response: &Response| {
+            response.fits_match(found.id, found.level, found.groups) && response.concerns(source, found.user)
+        };
+        let response = self.policy.responses.iter().find(|response| fits(response));
+        let commands = self.policy.commands.iter().enumerate();
+        let commands: Vec<usize> =
+            commands.filter(|(_, run)| fits(&run.when)).map(|(place, _)| place).collect();
+        if response.is_none() && commands.is_empty() {
+            return None;
+        }
         self.counts.attacks += 1;
         self.counts.attempts += u64::from(found.attempts);
-        let source = found.source.to_canonical();
         let at = Moment::of_line(found.time, &now);
         let id = SourceId::of(source, self.policy.ipv6_prefix);
         self.sources.note(id, found.user, line);
         let rule = RuleRef { id: found.id, level: found.level, description: Arc::from(found.description) };
+        let answer = Found {
+            source,
+            user: found.user,
+            at,
+            attempts: found.attempts,
+            rule: &rule,
+            origin: found.origin,
+        };
+        let decision = response.cloned().map(|response| self.answer(&answer, &response, now));
+        for command in commands {
+            self.run_command(command, &answer, &now);
+        }
+        decision
+    }
+
+    fn answer(&mut self, found: &Found<'_>, response: &Response, now: Now) -> Decision {
+        let &Found { source, at, rule, .. } = found;
+        let id = SourceId::of(source, self.policy.ipv6_prefix);
         let offence = Offence {
             source,
             at,
             began: at.before(LAG),
             attempts: found.attempts,
-            rule: &rule,
+            rule: Some(rule),
+            reason: &rule.description,
             response,
             origin: found.origin,
         };
         let sources = &self.sources;
         let evidence = || Evidence { users: sources.users(id), lines: sources.evidence(id) };
-        Some(self.enforcer.respond(&offence, evidence, &now))
+        self.enforcer.respond(&offence, evidence, &now)
     }
 }
 
@@ -90,11 +118,10 @@ mod tests {
     fn response(rules: &[u32], groups: &[&str], level: Option<u8>) -> Response {
         Response {
             rules: rules.iter().copied().map(RuleId).collect(),
-            groups: groups.iter().copied().map(String::from).collect(),
+            groups: groups.iter().map(|&group| group.into()).collect(),
             level,
-            measure: crate::measure::Measure::default(),
             timeout: Some(100 * SECOND),
-            repeat_offenders: Vec::new(),
+            ..Response::default()
         }
     }
 

@@ -1,7 +1,9 @@
 //! The engine as the daemon uses it: events in, changes out.
 
+mod aggregate;
 mod custom;
 mod detection;
+mod measures;
 mod shipped;
 mod streams;
 
@@ -9,10 +11,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::*;
-use crate::change::{Expiry, Origin, Protection, Protector, Refused};
+use crate::change::{Expiry, Origin, Protector, Refused};
 use crate::decode::Decoders;
 use crate::measure::Measure;
-use crate::policy::{Limits, Response};
+use crate::policy::{FORGET_AFTER, Limits, Response};
 use crate::rules::{Correlation, Distinct, EventMatch, RuleSet, Same};
 use crate::time::Wall;
 
@@ -28,9 +30,11 @@ pub(super) fn policy() -> Policy {
         decoders: Decoders::default(),
         rules: RuleSet::new(shipped::rules()).unwrap(),
         responses: Response::defaults(),
+        commands: Vec::new(),
         allow: Vec::new(),
         protect_logins: true,
         ipv6_prefix: 64,
+        forget_after: FORGET_AFTER,
         limits: Limits { blocks: 100, prefixes: 100, sources: 1000 },
     }
 }
@@ -181,7 +185,7 @@ fn the_block(changes: Vec<Change>) -> Block {
 fn ends(changes: &[Change]) -> Vec<(String, End)> {
     let ended = |change: &Change| match change {
         Change::Unblock { block, end, .. } => Some((block.target.to_string(), *end)),
-        Change::Block(_) | Change::Refused(_) => None,
+        Change::Block(_) | Change::Refused(_) | Change::Run(_) => None,
     };
     changes.iter().filter_map(ended).collect()
 }
@@ -476,7 +480,7 @@ fn a_protected_neighbour_does_not_shield_a_source() {
 fn refusals(changes: &[Change]) -> Vec<&Refused> {
     let refused = |change: &'_ Change| match change {
         Change::Refused(_) => true,
-        Change::Block(_) | Change::Unblock { .. } => false,
+        Change::Block(_) | Change::Unblock { .. } | Change::Run(_) => false,
     };
     assert!(changes.iter().all(refused), "{changes:#?}");
     changes
@@ -711,6 +715,26 @@ fn what_becomes_protected_is_unblocked() {
     let own = vec![B.parse().unwrap()];
     lab.engine.set_host(&HostAddresses { own, ..HostAddresses::default() });
     assert_eq!(ends(&lab.changes()), [(B.to_owned(), End::Protected)]);
+}
+
+#[test]
+fn what_operators_allow_is_protected_beside_the_policys() {
+    let mut lab = Lab::new(Policy { allow: vec![target(B)], ..policy() });
+    lab.attempt(EventKind::InvalidUser, A);
+    lab.changes();
+    lab.engine.set_allowed_by_hand(vec![target("203.0.113.0/29"), target(B)]);
+    assert_eq!(ends(&lab.changes()), [(A.to_owned(), End::Protected)]);
+    assert!(matches!(lab.attempt(EventKind::InvalidUser, A).decision, Some(Decision::Refused { .. })));
+    lab.engine.reload(policy());
+    let by = |lab: &Lab, address: &str| -> Vec<Protector> {
+        lab.engine.protections(address.parse().unwrap(), lab.now).iter().map(|found| found.by).collect()
+    };
+    assert_eq!(by(&lab, A), [Protector::AllowedByHand], "a reload changes the policy's list alone");
+    lab.engine.reload(Policy { allow: vec![target(B)], ..policy() });
+    assert_eq!(by(&lab, B), [Protector::Allowed, Protector::AllowedByHand]);
+    lab.engine.set_allowed_by_hand(Vec::new());
+    assert_eq!(by(&lab, A), []);
+    assert!(matches!(lab.attempt(EventKind::InvalidUser, A).decision, Some(Decision::Block { .. })));
 }
 
 #[test]

@@ -180,14 +180,7 @@ fn rules_of_many_sources_fire_at_their_count_and_at_the_edge_of_their_window() {
 
 #[test]
 fn a_user_attacked_from_many_sources_gets_each_further_source_blocked_where_that_is_asked_for() {
-    let answer = Response {
-        rules: vec![RuleId(205_701)],
-        groups: Vec::new(),
-        level: None,
-        measure: crate::measure::Measure::default(),
-        timeout: Some(10 * MINUTE),
-        repeat_offenders: Vec::new(),
-    };
+    let answer = Response { rules: vec![RuleId(205_701)], timeout: Some(10 * MINUTE), ..Response::default() };
     let mut lab = Lab::new(Policy { responses: vec![answer], ..policy() });
     let mut attempt = |n: u32| lab.attempt(EventKind::FailedPassword, &host(n, false, false));
     assert!((1..10).all(|n| attempt(n).decision.is_none()));

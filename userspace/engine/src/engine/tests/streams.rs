@@ -88,12 +88,10 @@ struct Gated {
 impl Gated {
     fn new() -> Gated {
         let everything = Response {
-            rules: Vec::new(),
-            groups: vec!["sshd".to_owned()],
-            level: None,
-            measure: crate::measure::Measure::default(),
+            groups: vec!["sshd".into()],
             timeout: Some(100 * SECOND),
-            repeat_offenders: vec![200 * SECOND],
+            repeat_offenders: vec![Some(200 * SECOND)],
+            ..Response::default()
         };
         let limits = Limits { blocks: 5, prefixes: 2, sources: 6 };
         let base = Policy { responses: vec![everything], limits, ..policy() };
@@ -150,7 +148,7 @@ impl Gated {
                 Change::Unblock { block, .. } => {
                     self.gate.remove(&block.target);
                 }
-                Change::Refused(_) => {}
+                Change::Refused(_) | Change::Run(_) => {}
             }
         }
     }
