@@ -57,6 +57,16 @@ pub enum StoreError {
         /// The latest that is known here.
         known: i64,
     },
+    /// An earlier version of xdpban made it, and it is to be read as it is.
+    #[error("{path} has version {found}, made by an earlier xdpban; start the controller once, which brings it to version {known}", path = path.display())]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The one that is known here.
+        known: i64,
+    },
     /// There is no room left for it.
     #[error("cannot {doing} {path}: the disk (or the quota) is full; make room", path = path.display())]
     Full {
@@ -125,6 +135,12 @@ impl StoreError {
     pub(super) fn from_sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> StoreError {
         let path = path.to_owned();
         match &source {
+            // There is no room for the index of the WAL.
+            rusqlite::Error::SqliteFailure(failure, _)
+                if failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE =>
+            {
+                StoreError::Full { doing, path, source }
+            }
             rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
                 ErrorCode::NotADatabase => StoreError::NotADatabase { path, source },
                 ErrorCode::DatabaseCorrupt => StoreError::Damaged { doing, path, source },

@@ -1,22 +1,19 @@
-//! What is read from the store.
+//! Incidents, as they are read from the store.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::error::Error;
-use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::Row;
 use rusqlite::types::Type;
-use rusqlite::{Connection, Row, params};
-use xdpban_engine::Login;
-use xdpban_engine::change::Origin;
+use xdpban_engine::change::{Block, Expiry, Origin};
+use xdpban_engine::measure::Measure;
 use xdpban_engine::rules::{RuleId, RuleRef};
 use xdpban_engine::target::Target;
-use xdpban_engine::time::Wall;
+use xdpban_engine::time::{Now, Wall};
 
-use super::Offender;
-use crate::source::Position;
+use super::{columns, measure};
 
 /// The record of one response, from detection to outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +42,7 @@ pub struct Incident {
     pub users: Vec<Arc<str>>,
     /// The log lines that led to it, the latest few.
     pub evidence: Vec<Arc<str>>,
-    /// What was done: `block`.
+    /// What was done: `block`, `throttle` or `run`.
     pub action: String,
     /// For how long, from when that was last decided; none: until lifted.
     pub timeout: Option<Duration>,
@@ -63,6 +60,20 @@ pub struct Incident {
     pub outcome_at: Option<Wall>,
     /// Why, where the outcome does not say it.
     pub outcome_reason: Option<String>,
+    /// The user id of the operator who asked for it.
+    pub uid: Option<u32>,
+    /// The user id of the operator who ended it.
+    pub outcome_uid: Option<u32>,
+    /// What befell the target's packets.
+    pub measure: Measure,
+    /// The command that ran, where one did.
+    pub command: Option<String>,
+    /// When a reading of the counters first found that packets had been dropped. They are read once a minute.
+    pub first_drop: Option<Wall>,
+    /// When one last did.
+    pub last_drop: Option<Wall>,
+    /// The number of the latest record of it; 0 where that was not asked for.
+    pub record: i64,
 }
 
 /// What came of an incident.
@@ -76,13 +87,22 @@ pub enum Outcome {
     Lifted,
     /// A protection prevented it.
     Refused,
-    /// The kernel did not take it.
+    /// The kernel did not take it, or the command failed.
     Failed,
+    /// The command ran, and nothing is to be undone.
+    Done,
 }
 
 impl Outcome {
-    const ALL: [Outcome; 5] =
-        [Outcome::InForce, Outcome::Expired, Outcome::Lifted, Outcome::Refused, Outcome::Failed];
+    /// Every outcome.
+    pub const ALL: [Outcome; 6] = [
+        Outcome::InForce,
+        Outcome::Expired,
+        Outcome::Lifted,
+        Outcome::Refused,
+        Outcome::Failed,
+        Outcome::Done,
+    ];
 
     /// The name in JSON and in the store.
     pub fn name(self) -> &'static str {
@@ -92,107 +112,45 @@ impl Outcome {
             Outcome::Lifted => "lifted",
             Outcome::Refused => "refused",
             Outcome::Failed => "failed",
+            Outcome::Done => "done",
+        }
+    }
+
+    /// The outcome with that name.
+    pub fn from_name(name: &str) -> Option<Outcome> {
+        Outcome::ALL.into_iter().find(|outcome| outcome.name() == name)
+    }
+}
+
+/// The columns that [`read`] reads.
+pub(super) const COLUMNS: &str =
+    "id, first_seen, last_seen, responded_at, key, rule_id, rule_level, rule_description,
+    reason, origin, offences, attempts, users, evidence, action, timeout_us, expires_at, line_to_block_us,
+    dropped_packets, dropped_bytes, outcome, outcome_at, outcome_reason, uid, outcome_uid, measure, command,
+    first_drop_at, last_drop_at";
+
+impl Incident {
+    /// The block that it is, while it is in force. The monotonic expiry is what the wall clock's is by `now`, since that
+    /// clock begins anew with each boot.
+    pub(super) fn into_block(self, now: &Now) -> Block {
+        Block {
+            target: self.target,
+            created: self.first_seen,
+            expires: self.expires_at.map(|wall| Expiry { mono: now.mono_at(wall), wall }),
+            measure: self.measure,
+            rule: self.rule,
+            reason: self.reason,
+            origin: self.origin,
+            offences: self.offences,
+            attempts: self.attempts,
+            users: self.users,
+            evidence: self.evidence,
         }
     }
 }
 
-/// Which incidents to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IncidentQuery {
-    /// Only those of this target or of one that contains it.
-    pub target: Option<Target>,
-    /// At most so many, the newest.
-    pub limit: u32,
-}
-
-const COLUMNS: &str =
-    "id, first_seen, last_seen, responded_at, target, rule_id, rule_level, rule_description,
-    reason, origin, offences, attempts, users, evidence, action, timeout_us, expires_at, line_to_block_us,
-    dropped_packets, dropped_bytes, outcome, outcome_at, outcome_reason";
-
-impl IncidentQuery {
-    /// The newest incidents, oldest first.
-    pub(super) fn run(&self, connection: &Connection) -> rusqlite::Result<Vec<Incident>> {
-        let mut found: Vec<Incident> = match &self.target {
-            None => connection
-                .prepare_cached(&format!("SELECT {COLUMNS} FROM incidents ORDER BY id DESC LIMIT ?1"))?
-                .query_map([self.limit], incident)?
-                .collect::<rusqlite::Result<_>>()?,
-            // Each prefix that contains the target is looked up: 33 or 129 searches in the index, however many
-            // incidents there are.
-            Some(target) => connection
-                .prepare_cached(&format!(
-                    "SELECT {COLUMNS} FROM incidents WHERE target IN (SELECT value FROM json_each(?1))
-                     ORDER BY id DESC LIMIT ?2"
-                ))?
-                .query_map(params![containing(target), self.limit], incident)?
-                .collect::<rusqlite::Result<_>>()?,
-        };
-        found.reverse();
-        Ok(found)
-    }
-}
-
-/// `target` and the prefixes that contain it, as an array in JSON.
-fn containing(target: &Target) -> String {
-    let prefixes =
-        (0..=target.prefix_len()).map(|length| Target::prefix(target.address(), length).to_string());
-    serde_json::Value::from_iter(prefixes).to_string()
-}
-
-pub(super) fn in_force(connection: &Connection) -> rusqlite::Result<Vec<Incident>> {
-    connection
-        .prepare(&format!("SELECT {COLUMNS} FROM incidents WHERE outcome = 'in_force' ORDER BY id"))?
-        .query_map([], incident)?
-        .collect()
-}
-
-pub(super) fn offenders(connection: &Connection, since: Wall) -> rusqlite::Result<Vec<Offender>> {
-    connection
-        .prepare(
-            "SELECT target, offences, until FROM offenders WHERE until >= ?1 AND offences > 0 ORDER BY until",
-        )?
-        .query_map([since.0], |row| {
-            Ok(Offender { target: parsed(row, 0)?, offences: row.get(1)?, until: Wall(row.get(2)?) })
-        })?
-        .collect()
-}
-
-pub(super) fn logins(connection: &Connection) -> rusqlite::Result<Vec<Login>> {
-    connection
-        .prepare("SELECT address, port, pid, at, public_key FROM logins ORDER BY id")?
-        .query_map([], |row| {
-            Ok(Login {
-                address: parsed::<IpAddr>(row, 0)?,
-                port: row.get(1)?,
-                pid: row.get(2)?,
-                at: Wall(row.get(3)?),
-                public_key: row.get(4)?,
-            })
-        })?
-        .collect()
-}
-
-pub(super) fn positions(connection: &Connection) -> rusqlite::Result<HashMap<String, Position>> {
-    connection
-        .prepare("SELECT key, device, inode, offset, head, cursor FROM positions")?
-        .query_map([], |row| {
-            let position = match row.get(5)? {
-                Some(cursor) => Position::Journal { cursor },
-                None => Position::File {
-                    device: row.get::<_, i64>(1)?.cast_unsigned(),
-                    inode: row.get::<_, i64>(2)?.cast_unsigned(),
-                    offset: row.get::<_, i64>(3)?.cast_unsigned(),
-                    head: row.get::<_, i64>(4)?.cast_unsigned(),
-                },
-            };
-            Ok((row.get(0)?, position))
-        })?
-        .collect()
-}
-
 /// Reads a row of [`COLUMNS`], by their places: to find a column by its name costs more than all the rest.
-fn incident(row: &Row<'_>) -> rusqlite::Result<Incident> {
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Incident> {
     let wall = |place| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(place)?.map(Wall));
     let duration = |place| {
         let present = row.get::<_, Option<i64>>(place)?.is_some();
@@ -202,13 +160,15 @@ fn incident(row: &Row<'_>) -> rusqlite::Result<Incident> {
         (Some(id), Some(level), Some(description)) => Some(RuleRef { id: RuleId(id), level, description }),
         _ => None,
     };
-    let outcome = |name: &str| Outcome::ALL.into_iter().find(|outcome| outcome.name() == name);
     Ok(Incident {
         id: row.get(0)?,
         first_seen: Wall(row.get(1)?),
         last_seen: Wall(row.get(2)?),
         responded_at: wall(3)?,
-        target: parsed(row, 4)?,
+        target: {
+            let key = row.get_ref(4)?.as_blob().map_err(|error| unreadable(4, error))?;
+            columns::target(key).ok_or_else(|| unreadable(4, "no target"))?
+        },
         rule,
         reason: row.get(8)?,
         origin: named(row, 9, Origin::from_name)?,
@@ -222,23 +182,25 @@ fn incident(row: &Row<'_>) -> rusqlite::Result<Incident> {
         line_to_block: duration(17)?,
         dropped_packets: unsigned(row, 18)?,
         dropped_bytes: unsigned(row, 19)?,
-        outcome: named(row, 20, outcome)?,
+        outcome: named(row, 20, Outcome::from_name)?,
         outcome_at: wall(21)?,
         outcome_reason: row.get(22)?,
+        uid: row.get(23)?,
+        outcome_uid: row.get(24)?,
+        measure: match row.get_ref(25)?.as_str_or_null().map_err(|error| unreadable(25, error))? {
+            Some(written) => measure::from_json(written).map_err(|error| unreadable(25, error))?,
+            None => Measure::default(),
+        },
+        command: row.get(26)?,
+        first_drop: wall(27)?,
+        last_drop: wall(28)?,
+        record: 0,
     })
 }
 
 /// A column that holds a count.
 fn unsigned(row: &Row<'_>, place: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(place)?.try_into().map_err(|error| unreadable(place, error))
-}
-
-/// A column that holds what is read from its text.
-fn parsed<T>(row: &Row<'_>, place: usize) -> rusqlite::Result<T>
-where
-    T: FromStr<Err: Error + Send + Sync + 'static>,
-{
-    text(row, place)?.parse().map_err(|error| unreadable(place, error))
 }
 
 /// A column that holds one of a set of names.
@@ -248,16 +210,20 @@ fn named<T>(row: &Row<'_>, place: usize, from_name: impl Fn(&str) -> Option<T>) 
 }
 
 /// A column that holds an array of strings in JSON.
-fn texts(row: &Row<'_>, place: usize) -> rusqlite::Result<Vec<Arc<str>>> {
-    let texts: Vec<String> =
-        serde_json::from_str(text(row, place)?).map_err(|error| unreadable(place, error))?;
+pub(super) fn texts(row: &Row<'_>, place: usize) -> rusqlite::Result<Vec<Arc<str>>> {
+    let text = text(row, place)?;
+    // Most lists of a large file are empty: those of addresses that were imported.
+    if text == "[]" {
+        return Ok(Vec::new());
+    }
+    let texts: Vec<Cow<'_, str>> = serde_json::from_str(text).map_err(|error| unreadable(place, error))?;
     Ok(texts.into_iter().map(Arc::from).collect())
 }
 
-fn text<'a>(row: &'a Row<'_>, place: usize) -> rusqlite::Result<&'a str> {
+pub(super) fn text<'a>(row: &'a Row<'_>, place: usize) -> rusqlite::Result<&'a str> {
     row.get_ref(place)?.as_str().map_err(|error| unreadable(place, error))
 }
 
-fn unreadable(place: usize, error: impl Into<Box<dyn Error + Send + Sync>>) -> rusqlite::Error {
+pub(super) fn unreadable(place: usize, error: impl Into<Box<dyn Error + Send + Sync>>) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(place, Type::Text, error.into())
 }

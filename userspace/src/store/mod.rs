@@ -8,10 +8,22 @@
 //! first and each one whole, and never the file's consistency. What is lost that way is read again from the logs, since
 //! the read position goes back by the same commits.
 
+mod act;
+mod archive;
+mod chain;
+mod columns;
 mod error;
 mod incident;
+mod measure;
+mod migrate;
+mod prune;
+mod query;
 mod queue;
+mod ran;
 mod schema;
+mod tables;
+mod tried;
+mod verify;
 mod write;
 mod writer;
 
@@ -24,15 +36,23 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use xdpban_engine::Login;
-use xdpban_engine::change::{Block, Expiry};
-use xdpban_engine::measure::Measure;
+use xdpban_engine::change::Block;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Now, Wall};
 
 use crate::source::Position;
+use chain::Ledger;
 
+pub use act::{Act, Targets};
+pub use archive::{Archive, Changed, Interrupted, Record};
+pub use chain::{Head, HeadError};
 pub use error::StoreError;
-pub use incident::{Incident, IncidentQuery, Outcome};
+pub use incident::{Incident, Outcome};
+pub use prune::{Keep, Pruned};
+pub use query::IncidentQuery;
+pub use ran::{Exit, Ran, Standing, Step};
+pub use schema::Migrated;
+pub use verify::{Fault, Verified};
 pub use write::Write;
 pub use writer::{Health, Reader, Unwritten, Writer};
 
@@ -50,6 +70,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    /// The latest record in the file.
+    head: Head,
+    migrated: Option<Migrated>,
     /// Held as long as the store is open, so that no other controller opens it. Others can read the file meanwhile.
     _lock: Flock<File>,
 }
@@ -63,6 +86,21 @@ pub struct Offender {
     pub offences: u32,
     /// When its latest block ended or is to end; when it began, if that has no end.
     pub until: Wall,
+}
+
+/// A network on the allowlist that operators keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// The network.
+    pub network: Target,
+    /// Why, in the operator's words.
+    pub comment: Option<String>,
+    /// Since when.
+    pub added_at: Wall,
+    /// When that ends; none: when it is removed.
+    pub expires_at: Option<Wall>,
+    /// The operator's user id.
+    pub uid: Option<u32>,
 }
 
 impl Store {
@@ -81,16 +119,20 @@ impl Store {
         tighten(&file, 0o600).map_err(io)?;
         drop(file);
 
-        let failed = |doing| {
-            let path = &path;
-            move |source| StoreError::from_sqlite(doing, path, source)
+        let (connection, migrated) = match connect(&path, "NORMAL") {
+            // Without room for the file through which connections share the index of the WAL. With one connection alone
+            // that index is kept in memory, so that what is on record can be read, and more written once there is room.
+            Err(StoreError::Full { .. }) => connect(&path, "EXCLUSIVE")?,
+            connected => connected?,
         };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(&path, flags).map_err(failed("open"))?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed("open"))?;
-        connection.set_prepared_statement_cache_capacity(32);
-        schema::prepare(&mut connection, &path)?;
-        Ok(Store { connection, path, _lock: lock })
+        let head =
+            Head::read(&connection).map_err(|source| StoreError::from_sqlite("read", &path, source))?;
+        Ok(Store { connection, path, head, migrated, _lock: lock })
+    }
+
+    /// From which version the file was brought to the present one when it was opened, if it had another.
+    pub fn migrated(&self) -> Option<Migrated> {
+        self.migrated
     }
 
     /// Where the file is.
@@ -107,10 +149,35 @@ impl Store {
         // Dropped before the commit, it rolls back.
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let mut ledger = Ledger { connection: &transaction, head: self.head };
         for write in writes {
-            write.apply(&transaction).map_err(failed)?;
+            write.apply(&mut ledger).map_err(failed)?;
         }
-        transaction.commit().map_err(failed)
+        let head = ledger.head;
+        transaction.commit().map_err(failed)?;
+        self.head = head;
+        Ok(())
+    }
+
+    /// Takes off the record what `keep` does not keep at `now`, the oldest first, a bounded part of it.
+    ///
+    /// # Errors
+    /// Nothing was taken off.
+    pub fn prune(&mut self, keep: &Keep, now: Wall) -> Result<Pruned, StoreError> {
+        let failed = |source| StoreError::from_sqlite("prune", &self.path, source);
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let mut ledger = Ledger { connection: &transaction, head: self.head };
+        let pruned = prune::step(&mut ledger, keep, now).map_err(failed)?;
+        let head = ledger.head;
+        transaction.commit().map_err(failed)?;
+        self.head = head;
+        Ok(pruned)
+    }
+
+    /// The latest record.
+    pub fn head(&self) -> Head {
+        self.head
     }
 
     /// The blocks that were in force when the last controller ended, oldest first; some may be over by `now`. The
@@ -119,21 +186,31 @@ impl Store {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn in_force(&self, now: &Now) -> Result<Vec<Block>, StoreError> {
-        let incidents = incident::in_force(&self.connection).map_err(|source| self.unread(source))?;
-        let block = |incident: Incident| Block {
-            target: incident.target,
-            created: incident.first_seen,
-            expires: incident.expires_at.map(|wall| Expiry { mono: now.mono_at(wall), wall }),
-            measure: Measure::default(),
-            rule: incident.rule,
-            reason: incident.reason,
-            origin: incident.origin,
-            offences: incident.offences,
-            attempts: incident.attempts,
-            users: incident.users,
-            evidence: incident.evidence,
-        };
-        Ok(incidents.into_iter().map(block).collect())
+        tables::in_force(&self.connection, now).map_err(|source| self.unread(source))
+    }
+
+    /// The commands that are to be undone yet, oldest first. Expiries are as of [`Store::in_force`].
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn commands(&self, now: &Now) -> Result<Vec<Standing>, StoreError> {
+        ran::standing(&self.connection, now).map_err(|source| self.unread(source))
+    }
+
+    /// The allowlist as operators keep it, oldest first; some of it may have expired.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn allowed(&self) -> Result<Vec<Allowed>, StoreError> {
+        tables::allowed(&self.connection).map_err(|source| self.unread(source))
+    }
+
+    /// The settings that the last controller ran by, as [`Act::Config`] has them; none where no record tells of them.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn last_settings(&self) -> Result<Option<Vec<String>>, StoreError> {
+        act::last_settings(&self.connection).map_err(|source| self.unread(source))
     }
 
     /// The targets whose latest block ended, or is to end, at `since` or later; the one that ended first comes first.
@@ -141,7 +218,7 @@ impl Store {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn offenders(&self, since: Wall) -> Result<Vec<Offender>, StoreError> {
-        incident::offenders(&self.connection, since).map_err(|source| self.unread(source))
+        tables::offenders(&self.connection, since).map_err(|source| self.unread(source))
     }
 
     /// The latest logins, oldest first.
@@ -149,7 +226,7 @@ impl Store {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn logins(&self) -> Result<Vec<Login>, StoreError> {
-        incident::logins(&self.connection).map_err(|source| self.unread(source))
+        tables::logins(&self.connection).map_err(|source| self.unread(source))
     }
 
     /// Where each source stopped reading, by [`crate::config::SourceConfig::key`].
@@ -157,10 +234,10 @@ impl Store {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn positions(&self) -> Result<HashMap<String, Position>, StoreError> {
-        incident::positions(&self.connection).map_err(|source| self.unread(source))
+        tables::positions(&self.connection).map_err(|source| self.unread(source))
     }
 
-    /// The newest incidents that `query` asks for, oldest first.
+    /// The incidents that `query` asks for, oldest first.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
@@ -171,6 +248,18 @@ impl Store {
     fn unread(&self, source: rusqlite::Error) -> StoreError {
         StoreError::from_sqlite("read", &self.path, source)
     }
+}
+
+/// Opens the file at `path`, with SQLite's `locking_mode`, and brings it to the version that is known here.
+fn connect(path: &Path, locking_mode: &str) -> Result<(Connection, Option<Migrated>), StoreError> {
+    let failed = |source| StoreError::from_sqlite("open", path, source);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    connection.pragma_update(None, "locking_mode", locking_mode).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    let migrated = schema::prepare(&mut connection, path)?;
+    Ok((connection, migrated))
 }
 
 /// Moves what stands in the place of the store in `directory`, with the files that SQLite keeps beside it, out of the way,

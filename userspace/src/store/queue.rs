@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use xdpban_engine::target::Target;
+use xdpban_engine::time::Wall;
 
 use super::Write;
 use crate::source::Position;
@@ -12,14 +13,17 @@ use crate::source::Position;
 /// have the same bound at all times; beyond, a reading of a target that has none waiting is given up.
 pub(super) const BOUND: usize = 65_536;
 
-/// Writes in their order. Positions and counts, of which only the latest matter, are kept apart and come last: a position
+/// Writes in their order. Positions, counts and the like, of which only the latest matter, are kept apart and come last: a position
 /// must not be on disk before what the lines up to it led to.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     writes: VecDeque<Write>,
-    counts: HashMap<Target, (u64, u64)>,
+    counts: HashMap<Target, (u64, u64, Wall)>,
     /// As many as there are sources.
     positions: HashMap<String, Position>,
+    /// As many as there are streams.
+    streams: HashMap<String, i64>,
+    alive: Option<Wall>,
     given_up: u64,
     failing: bool,
 }
@@ -36,9 +40,9 @@ impl Queue {
                 self.positions.insert(key, position);
                 return;
             }
-            Write::Counts { target, packets, bytes } => {
+            Write::Counts { target, packets, bytes, at } => {
                 if self.counts.len() < BOUND || self.counts.contains_key(&target) {
-                    self.counts.insert(target, (packets, bytes));
+                    self.counts.insert(target, (packets, bytes, at));
                 } else {
                     self.given_up += 1;
                 }
@@ -48,7 +52,21 @@ impl Queue {
             Write::Ended { ref block, .. } => {
                 self.counts.remove(&block.target);
             }
-            Write::Blocked { .. } | Write::Refused { .. } | Write::Login(_) => {}
+            Write::Alive { at } => {
+                self.alive = Some(at);
+                return;
+            }
+            Write::Streamed { name, seq } => {
+                self.streams.insert(name, seq);
+                return;
+            }
+            Write::Blocked { .. }
+            | Write::Refused { .. }
+            | Write::Login(_)
+            | Write::Ran(_)
+            | Write::Act { .. }
+            | Write::Allow { .. }
+            | Write::Disallow { .. } => {}
         }
         while self.failing && self.writes.len() >= BOUND {
             self.writes.pop_front();
@@ -59,10 +77,13 @@ impl Queue {
 
     /// All that waits, in the order in which it is to be written.
     pub(super) fn take(&mut self) -> Vec<Write> {
+        let counts = self.counts.drain();
         let counts =
-            self.counts.drain().map(|(target, (packets, bytes))| Write::Counts { target, packets, bytes });
+            counts.map(|(target, (packets, bytes, at))| Write::Counts { target, packets, bytes, at });
+        let streams = self.streams.drain().map(|(name, seq)| Write::Streamed { name, seq });
+        let alive = self.alive.take().map(|at| Write::Alive { at });
         let positions = self.positions.drain().map(|(key, position)| Write::Position { key, position });
-        self.writes.drain(..).chain(counts).chain(positions).collect()
+        self.writes.drain(..).chain(counts).chain(streams).chain(alive).chain(positions).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -70,7 +91,11 @@ impl Queue {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.writes.len() + self.counts.len() + self.positions.len()
+        self.writes.len()
+            + self.counts.len()
+            + self.streams.len()
+            + usize::from(self.alive.is_some())
+            + self.positions.len()
     }
 
     /// How many writes were given up because too many waited.
@@ -83,7 +108,6 @@ impl Queue {
 mod tests {
     use xdpban_engine::change::{Block, End, Origin};
     use xdpban_engine::measure::Measure;
-    use xdpban_engine::time::Wall;
 
     use super::*;
 
@@ -104,16 +128,16 @@ mod tests {
     }
 
     fn blocked(number: u32) -> Write {
-        Write::Blocked { block: block(number), at: Wall(0), took: None }
+        Write::Blocked { block: block(number), at: Wall(0), took: None, uid: None }
     }
 
     fn ended(number: u32) -> Write {
         let block = block(number);
-        Write::Ended { block, end: End::Lifted, at: Wall(0), packets: 9, bytes: 9, reason: None }
+        Write::Ended { block, end: End::Lifted, at: Wall(0), packets: 9, bytes: 9, reason: None, uid: None }
     }
 
     fn counts(number: u32, packets: u64) -> Write {
-        Write::Counts { target: block(number).target, packets, bytes: 0 }
+        Write::Counts { target: block(number).target, packets, bytes: 0, at: Wall(0) }
     }
 
     fn position(cursor: usize) -> Write {

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, named_params, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use xdpban_engine::Login;
 use xdpban_engine::change::{Block, End, Refused};
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Wall;
 
-use super::MAX_LOGINS;
+use super::act::{self, Act};
+use super::chain::Ledger;
+use super::columns::{Columns, count, micros};
 use super::incident::Outcome;
+use super::ran::Ran;
+use super::{MAX_LOGINS, tried};
 use crate::source::Position;
 
 /// One thing to keep.
@@ -24,6 +28,8 @@ pub enum Write {
         at: Wall,
         /// How long that took from the arrival of the line that led to it.
         took: Option<Duration>,
+        /// The user id of the operator who asked for it.
+        uid: Option<u32>,
     },
     /// A block ended. Closes its incident; where none is in force for the target (the kernel never took the block),
     /// records one that is closed from the start.
@@ -40,6 +46,8 @@ pub enum Write {
         bytes: u64,
         /// More than `end` says, in words.
         reason: Option<String>,
+        /// The user id of the operator who ended it.
+        uid: Option<u32>,
     },
     /// A block that a rule asked for was not made.
     Refused {
@@ -57,6 +65,43 @@ pub enum Write {
         packets: u64,
         /// Bytes dropped.
         bytes: u64,
+        /// When.
+        at: Wall,
+    },
+    /// A command of the user's own ran.
+    Ran(Box<Ran>),
+    /// Something else happened.
+    Act {
+        /// When.
+        at: Wall,
+        /// The user id of the operator who did it.
+        uid: Option<u32>,
+        /// What.
+        act: Act,
+    },
+    /// An operator put a network on the allowlist, or said something else of one that is there.
+    Allow {
+        /// The network.
+        network: Target,
+        /// Why, in the operator's words.
+        comment: Option<String>,
+        /// When that ends; none: when it is removed.
+        expires_at: Option<Wall>,
+        /// The operator's user id.
+        uid: Option<u32>,
+        /// When.
+        at: Wall,
+    },
+    /// A network is on the allowlist no longer.
+    Disallow {
+        /// The network.
+        network: Target,
+        /// Why, in words: `removed`, or `expired`.
+        reason: String,
+        /// The user id of the operator who removed it.
+        uid: Option<u32>,
+        /// When.
+        at: Wall,
     },
     /// Where a source stopped reading.
     Position {
@@ -67,58 +112,202 @@ pub enum Write {
     },
     /// A login was let in.
     Login(Login),
+    /// The controller runs. Of no use as a record, but a later start tells by it since when nobody watched.
+    Alive {
+        /// When.
+        at: Wall,
+    },
+    /// A stream of the record has been written up to a record.
+    Streamed {
+        /// The stream's name.
+        name: String,
+        /// The number of the record.
+        seq: i64,
+    },
 }
 
 impl Write {
-    pub(super) fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
+    pub(super) fn apply(&self, ledger: &mut Ledger<'_>) -> rusqlite::Result<()> {
         match self {
-            Write::Blocked { block, at, took } => {
-                let done = Done { at: *at, took: *took, outcome: Outcome::InForce, reason: None };
-                if !update(connection, block, *at)? {
-                    insert(connection, block, &done)?;
-                }
-                if block.origin.is_by_rule() {
-                    let until = block.expires.map_or(*at, |expiry| expiry.wall);
-                    offended(connection, block, until)?;
-                }
-                Ok(())
-            }
-            Write::Ended { block, end, at, packets, bytes, reason } => {
+            Write::Blocked { block, at, took, uid } => blocked(ledger, block, *at, *took, *uid),
+            Write::Ended { block, end, at, packets, bytes, reason, uid } => {
                 let at = match (end, block.expires) {
                     // It may be noticed long after: nobody looked while the controller was down.
                     (End::Expired, Some(expiry)) => expiry.wall.min(*at),
                     _ => *at,
                 };
-                counted(connection, &block.target, *packets, *bytes)?;
                 let (outcome, why) = outcome(*end);
-                let reason = reason.as_deref().or(why);
-                if !close(connection, &block.target, outcome, at, reason)? {
-                    insert(connection, block, &Done { at, took: None, outcome, reason })?;
+                let close = Close { outcome, at, reason: reason.as_deref().or(why), uid: *uid };
+                let connection = ledger.connection;
+                match in_force(connection, &block.target, None)? {
+                    Some(id) => {
+                        counted(connection, &block.target, *packets, *bytes, at)?;
+                        close.apply(ledger, id)?;
+                    }
+                    None => {
+                        let kind = if *end == End::Failed { "incident.failed" } else { "incident.ended" };
+                        closed(ledger, kind, block, &close)?;
+                    }
                 }
                 ended(connection, block, *end, at)
             }
             Write::Refused { refused, at } => {
                 let reason = refused.because.to_string();
-                let done = Done { at: *at, took: None, outcome: Outcome::Refused, reason: Some(&reason) };
-                insert(connection, &refused.block, &done)
+                let close = Close { outcome: Outcome::Refused, at: *at, reason: Some(&reason), uid: None };
+                closed(ledger, "incident.refused", &refused.block, &close)
             }
-            Write::Counts { target, packets, bytes } => counted(connection, target, *packets, *bytes),
-            Write::Position { key, position } => save_position(connection, key, position),
-            Write::Login(login) => save_login(connection, login),
+            Write::Counts { target, packets, bytes, at } => {
+                counted(ledger.connection, target, *packets, *bytes, *at)
+            }
+            Write::Ran(ran) => ran.apply(ledger),
+            Write::Act { at, uid, act } => act.apply(ledger, *at, *uid),
+            Write::Allow { network, comment, expires_at, uid, at } => {
+                act::allow(ledger, network, comment.as_deref(), *expires_at, *uid, *at)
+            }
+            Write::Disallow { network, reason, uid, at } => act::disallow(ledger, network, reason, *uid, *at),
+            Write::Position { key, position } => save_position(ledger.connection, key, position),
+            Write::Login(login) => save_login(ledger.connection, login),
+            Write::Alive { at } => act::alive(ledger, *at, false),
+            Write::Streamed { name, seq } => {
+                ledger
+                    .connection
+                    .prepare_cached("INSERT OR REPLACE INTO streams (name, seq) VALUES (?1, ?2)")?
+                    .execute(params![name, seq])?;
+                Ok(())
+            }
         }
     }
 }
 
-/// What came of a block.
-struct Done<'a> {
+fn blocked(
+    ledger: &mut Ledger<'_>,
+    block: &Block,
     at: Wall,
     took: Option<Duration>,
-    outcome: Outcome,
-    reason: Option<&'a str>,
+    uid: Option<u32>,
+) -> rusqlite::Result<()> {
+    let mut columns = Columns::default();
+    let id = in_force(ledger.connection, &block.target, None)?;
+    match id {
+        Some(id) => {
+            columns.set("last_seen", at.0);
+            columns.set("action", block.measure.action.name());
+            columns.set_block(block, at);
+            if let Some(uid) = uid {
+                columns.set("uid", i64::from(uid));
+            }
+            extend(ledger, id, at, &columns)?;
+        }
+        None => {
+            columns.set("first_seen", block.created.0);
+            columns.set("last_seen", at.0);
+            columns.set("responded_at", at.0);
+            columns.set_target(&block.target);
+            columns.set("uid", uid.map(i64::from));
+            columns.set("action", block.measure.action.name());
+            columns.set_block(block, block.created);
+            columns.set("line_to_block_us", took.map(micros));
+            columns.set("outcome", Outcome::InForce.name());
+            open(ledger, "incident.opened", at, &columns)?;
+        }
+    }
+    if block.origin.is_by_rule() {
+        offended(ledger.connection, block, block.expires.map_or(at, |expiry| expiry.wall))?;
+    }
+    Ok(())
+}
+
+/// Makes an incident of `columns`, and its record.
+pub(super) fn open(
+    ledger: &mut Ledger<'_>,
+    kind: &str,
+    at: Wall,
+    columns: &Columns<'_>,
+) -> rusqlite::Result<i64> {
+    let id = columns.insert(ledger.connection)?;
+    tried::index(ledger.connection, id)?;
+    ledger.append(at, kind, Some(id), &columns.body()?)?;
+    Ok(id)
+}
+
+/// Brings incident `id` up to `columns`, which name its users anew, and records that.
+pub(super) fn extend(
+    ledger: &mut Ledger<'_>,
+    id: i64,
+    at: Wall,
+    columns: &Columns<'_>,
+) -> rusqlite::Result<()> {
+    tried::forget(ledger.connection, id)?;
+    columns.update(ledger.connection, id)?;
+    tried::index(ledger.connection, id)?;
+    ledger.append(at, "incident.extended", Some(id), &columns.body()?)
+}
+
+/// Records an incident in which nothing was done.
+fn closed(ledger: &mut Ledger<'_>, kind: &str, block: &Block, close: &Close<'_>) -> rusqlite::Result<()> {
+    let mut columns = Columns::default();
+    columns.set("first_seen", block.created.0);
+    columns.set("last_seen", block.created.0);
+    columns.set_target(&block.target);
+    columns.set("action", block.measure.action.name());
+    columns.set_block(block, block.created);
+    close.set(&mut columns);
+    open(ledger, kind, close.at, &columns)?;
+    Ok(())
+}
+
+/// What came of an incident.
+pub(super) struct Close<'a> {
+    pub(super) outcome: Outcome,
+    pub(super) at: Wall,
+    pub(super) reason: Option<&'a str>,
+    pub(super) uid: Option<u32>,
+}
+
+impl<'a> Close<'a> {
+    pub(super) fn set(&self, columns: &mut Columns<'a>) {
+        columns.set("outcome", self.outcome.name());
+        columns.set("outcome_at", self.at.0);
+        columns.set("outcome_reason", self.reason);
+        columns.set("outcome_uid", self.uid.map(i64::from));
+    }
+
+    /// Closes the incident `id`. The record has its final counts, too.
+    pub(super) fn apply(&self, ledger: &mut Ledger<'_>, id: i64) -> rusqlite::Result<()> {
+        let mut columns = Columns::default();
+        self.set(&mut columns);
+        columns.update(ledger.connection, id)?;
+        const COUNTS: [&str; 4] = ["dropped_packets", "dropped_bytes", "first_drop_at", "last_drop_at"];
+        let mut counts = ledger
+            .connection
+            .prepare_cached(&format!("SELECT {} FROM incidents WHERE id = ?1", COUNTS.join(", ")))?;
+        counts.query_row([id], |row| {
+            for (place, name) in COUNTS.into_iter().enumerate() {
+                columns.set(name, row.get::<_, Option<i64>>(place)?);
+            }
+            Ok(())
+        })?;
+        ledger.append(self.at, "incident.ended", Some(id), &columns.body()?)
+    }
+}
+
+/// The incident in force for `target`: of its block, or of a command.
+pub(super) fn in_force(
+    connection: &Connection,
+    target: &Target,
+    command: Option<&str>,
+) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached(
+            "SELECT id FROM incidents
+             WHERE target = ?1 AND ifnull(command, '') = ?2 AND outcome = 'in_force'",
+        )?
+        .query_row(params![target.to_string(), command.unwrap_or_default()], |row| row.get(0))
+        .optional()
 }
 
 /// The outcome that an end is recorded as, and what it does not say by itself.
-fn outcome(end: End) -> (Outcome, Option<&'static str>) {
+pub(super) fn outcome(end: End) -> (Outcome, Option<&'static str>) {
     match end {
         End::Expired => (Outcome::Expired, None),
         End::Lifted => (Outcome::Lifted, None),
@@ -130,88 +319,14 @@ fn outcome(end: End) -> (Outcome, Option<&'static str>) {
     }
 }
 
-fn insert(connection: &Connection, block: &Block, done: &Done<'_>) -> rusqlite::Result<()> {
-    let closed = done.outcome != Outcome::InForce;
-    connection
-        .prepare_cached(
-            "INSERT INTO incidents (first_seen, last_seen, responded_at, target, rule_id, rule_level,
-                 rule_description, reason, origin, offences, attempts, users, evidence, action, timeout_us,
-                 expires_at, line_to_block_us, outcome, outcome_at, outcome_reason)
-             VALUES (:first_seen, :last_seen, :responded_at, :target, :rule_id, :rule_level,
-                 :rule_description, :reason, :origin, :offences, :attempts, :users, :evidence, 'block', :timeout,
-                 :expires_at, :took, :outcome, :outcome_at, :outcome_reason)",
-        )?
-        .execute(named_params! {
-            ":first_seen": block.created.0,
-            ":last_seen": if closed { block.created.0 } else { done.at.0 },
-            ":responded_at": (!closed).then_some(done.at.0),
-            ":target": block.target.to_string(),
-            ":rule_id": block.rule.as_ref().map(|rule| rule.id.0),
-            ":rule_level": block.rule.as_ref().map(|rule| rule.level),
-            ":rule_description": block.rule.as_ref().map(|rule| &*rule.description),
-            ":reason": &*block.reason,
-            ":origin": block.origin.name(),
-            ":offences": block.offences,
-            ":attempts": block.attempts,
-            ":users": json(&block.users),
-            ":evidence": json(&block.evidence),
-            ":timeout": timeout(block, block.created),
-            ":expires_at": block.expires.map(|expiry| expiry.wall.0),
-            ":took": done.took.map(|took| i64::try_from(took.as_micros()).unwrap_or(i64::MAX)),
-            ":outcome": done.outcome.name(),
-            ":outcome_at": closed.then_some(done.at.0),
-            ":outcome_reason": done.reason,
-        })?;
-    Ok(())
-}
-
-/// Brings the incident in force for the block's target up to it; false where there is none.
-fn update(connection: &Connection, block: &Block, at: Wall) -> rusqlite::Result<bool> {
-    let changed = connection
-        .prepare_cached(
-            "UPDATE incidents SET last_seen = :at, rule_id = :rule_id, rule_level = :rule_level,
-                 rule_description = :rule_description, reason = :reason, origin = :origin, offences = :offences,
-                 attempts = :attempts, users = :users, evidence = :evidence, timeout_us = :timeout,
-                 expires_at = :expires_at
-             WHERE target = :target AND outcome = 'in_force'",
-        )?
-        .execute(named_params! {
-            ":at": at.0,
-            ":target": block.target.to_string(),
-            ":rule_id": block.rule.as_ref().map(|rule| rule.id.0),
-            ":rule_level": block.rule.as_ref().map(|rule| rule.level),
-            ":rule_description": block.rule.as_ref().map(|rule| &*rule.description),
-            ":reason": &*block.reason,
-            ":origin": block.origin.name(),
-            ":offences": block.offences,
-            ":attempts": block.attempts,
-            ":users": json(&block.users),
-            ":evidence": json(&block.evidence),
-            ":timeout": timeout(block, at),
-            ":expires_at": block.expires.map(|expiry| expiry.wall.0),
-        })?;
-    Ok(changed > 0)
-}
-
-/// Closes the incident in force for `target`; false where there is none.
-fn close(
+/// Adds what was dropped since the last reading.
+fn counted(
     connection: &Connection,
     target: &Target,
-    outcome: Outcome,
+    packets: u64,
+    bytes: u64,
     at: Wall,
-    reason: Option<&str>,
-) -> rusqlite::Result<bool> {
-    let changed = connection
-        .prepare_cached(
-            "UPDATE incidents SET outcome = ?2, outcome_at = ?3, outcome_reason = ?4
-             WHERE target = ?1 AND outcome = 'in_force'",
-        )?
-        .execute(params![target.to_string(), outcome.name(), at.0, reason])?;
-    Ok(changed > 0)
-}
-
-/// Adds what was dropped since the last reading.
-fn counted(connection: &Connection, target: &Target, packets: u64, bytes: u64) -> rusqlite::Result<()> {
+) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             // A sum beyond the greatest integer is a real number, which the table does not take.
@@ -220,14 +335,15 @@ fn counted(connection: &Connection, target: &Target, packets: u64, bytes: u64) -
                      dropped_packets + iif(?2 < read_packets, ?2, ?2 - read_packets)),
                  dropped_bytes = min(9223372036854775807,
                      dropped_bytes + iif(?2 < read_packets, ?3, max(?3 - read_bytes, 0))),
+                 first_drop_at = iif(?2 > 0, ifnull(first_drop_at, ?4), first_drop_at),
+                 last_drop_at = iif(?2 > 0, ?4, last_drop_at),
                  read_packets = ?2,
                  read_bytes = ?3
-             WHERE target = ?1 AND outcome = 'in_force'",
+             WHERE target = ?1 AND ifnull(command, '') = '' AND outcome = 'in_force' AND read_packets <> ?2",
         )?
-        .execute(params![target.to_string(), count(packets), count(bytes)])?;
+        .execute(params![target.to_string(), count(packets), count(bytes), at.0])?;
     Ok(())
 }
-
 /// Remembers an offender.
 fn offended(connection: &Connection, block: &Block, until: Wall) -> rusqlite::Result<()> {
     connection
@@ -282,19 +398,4 @@ fn save_login(connection: &Connection, login: &Login) -> rusqlite::Result<()> {
         .prepare_cached("DELETE FROM logins WHERE id <= (SELECT max(id) FROM logins) - ?1")?
         .execute([MAX_LOGINS])?;
     Ok(())
-}
-
-/// For how long a target is blocked, in microseconds, when the block begins at `at`.
-fn timeout(block: &Block, at: Wall) -> Option<i64> {
-    let timeout = block.expires?.wall.since(at);
-    Some(i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX))
-}
-
-fn count(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// An array of strings in JSON.
-fn json(texts: &[std::sync::Arc<str>]) -> String {
-    serde_json::Value::from_iter(texts.iter().map(|text| &**text)).to_string()
 }

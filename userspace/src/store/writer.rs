@@ -14,13 +14,22 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::queue::Queue;
-use super::{Incident, IncidentQuery, Store, StoreError, Write};
+use super::{Act, Head, Incident, IncidentQuery, Keep, Pruned, Store, StoreError, Write};
+use crate::clock;
+use crate::error::chain;
 
 /// How long writes are gathered before they are written, so that a flood of attacks makes few transactions.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long after the start, and how often, to look for what is to be kept no longer.
+const PRUNE_FIRST: Duration = Duration::from_secs(10);
+const PRUNE: Duration = Duration::from_secs(60);
+
+/// How long to leave to writes between two steps of pruning.
+const PRUNE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long [`Writer::close`] waits.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
@@ -74,6 +83,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
+    keep: Keep,
+    head: Head,
+    wakes: Vec<mpsc::SyncSender<()>>,
     questions: VecDeque<Question>,
     /// The daemon wants the thread to end.
     closing: bool,
@@ -88,19 +100,26 @@ struct Question {
 }
 
 impl Writer {
-    /// Hands the store to a thread. It calls `health` when writing fails, when it fails for another reason, and when it
+    /// Hands the store to a thread, which keeps what `keep` says. It calls `health` when writing fails, when it fails for another reason, and when it
     /// works again.
     ///
     /// # Errors
     /// The thread could not be made.
-    pub fn start(store: Store, health: impl FnMut(Health) + Send + 'static) -> io::Result<Writer> {
+    pub fn start(
+        store: Store,
+        keep: Keep,
+        health: impl FnMut(Health) + Send + 'static,
+    ) -> io::Result<Writer> {
         let shared = Arc::new(Shared::default());
+        *shared.lock() = State { keep, head: store.head(), ..State::default() };
         let (end, ended) = mpsc::channel();
         let worker = Worker {
             store,
             shared: Arc::clone(&shared),
             batch: Vec::new(),
             retry: None,
+            prune: Instant::now() + PRUNE_FIRST,
+            lost: 0,
             said: None,
             health: Box::new(health),
         };
@@ -127,16 +146,32 @@ impl Writer {
         self.shared.lock().queue.given_up()
     }
 
+    /// Changes what is kept.
+    pub fn keep(&self, keep: Keep) {
+        self.shared.lock().keep = keep;
+    }
+
+    /// The latest record.
+    pub fn head(&self) -> Head {
+        self.shared.lock().head
+    }
+
+    /// Has these woken by a message, of which one can wait, when there are records that were not there before.
+    pub fn wake(&self, wakes: Vec<mpsc::SyncSender<()>>) {
+        self.shared.lock().wakes = wakes;
+    }
+
     /// Something to ask the store with.
     pub fn reader(&self) -> Reader {
         Reader { shared: Arc::clone(&self.shared) }
     }
 
     /// Writes what waits and ends the thread; waits for that for one second at most, so call it where that may be.
+    /// Returns the latest record.
     ///
     /// # Errors
     /// How much was left unwritten.
-    pub fn close(mut self) -> Result<(), Unwritten> {
+    pub fn close(mut self) -> Result<Head, Unwritten> {
         self.shared.close();
         match self.ended.recv_timeout(CLOSE_WAIT) {
             Ok(unwritten) => {
@@ -145,7 +180,7 @@ impl Writer {
                 {
                     log::error!("the thread of the store ended by a panic; what it said of it stands above");
                 }
-                if unwritten == 0 { Ok(()) } else { Err(Unwritten { count: unwritten }) }
+                if unwritten == 0 { Ok(self.head()) } else { Err(Unwritten { count: unwritten }) }
             }
             // What the thread holds at present is not known here, but it is something.
             Err(_) => Err(Unwritten { count: self.shared.lock().queue.len().max(1) }),
@@ -201,6 +236,10 @@ struct Worker {
     batch: Vec<Write>,
     /// When to try again, after a failure.
     retry: Option<Instant>,
+    /// When to look for what is to be kept no longer.
+    prune: Instant,
+    /// How many writes were given up, as far as that is on record.
+    lost: u64,
     /// The reason that was last said.
     said: Option<String>,
     health: Box<dyn FnMut(Health) + Send>,
@@ -213,6 +252,9 @@ impl Worker {
             let (questions, closing) = self.wait();
             if closing || self.retry.is_none_or(|at| at <= Instant::now()) {
                 self.write();
+            }
+            if !closing && self.batch.is_empty() && self.prune <= Instant::now() {
+                self.prune();
             }
             for question in questions {
                 // The asker may have given up.
@@ -240,7 +282,13 @@ impl Worker {
                     }
                     changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
-                None if state.queue.is_empty() => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None if state.queue.is_empty() => {
+                    let left = self.prune.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        break;
+                    }
+                    changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
                 None => {
                     let idle = |state: &mut State| !state.closing && state.questions.is_empty();
                     let gathered = changed.wait_timeout_while(state, GATHER, idle);
@@ -265,8 +313,21 @@ impl Worker {
             Ok(()) => {
                 self.batch.clear();
                 self.retry = None;
+                let mut state = self.shared.lock();
+                if state.head != self.store.head() {
+                    state.head = self.store.head();
+                    // One that has a message waiting is woken by that.
+                    state.wakes.iter().for_each(|wake| wake.try_send(()).unwrap_or_default());
+                }
+                let given_up = state.queue.given_up();
+                if given_up > self.lost {
+                    let act = Act::RecordsLost { count: given_up - self.lost };
+                    self.lost = given_up;
+                    state.queue.push(Write::Act { at: clock::now().wall, uid: None, act });
+                }
                 if self.said.take().is_some() {
-                    self.shared.lock().queue.set_failing(false);
+                    state.queue.set_failing(false);
+                    drop(state);
                     (self.health)(Health::Recovered);
                 }
             }
@@ -282,10 +343,27 @@ impl Worker {
         }
     }
 
+    /// Takes off what is kept no longer, a bounded part of it.
+    fn prune(&mut self) {
+        let keep = self.shared.lock().keep;
+        let pruned = self.store.prune(&keep, clock::now().wall).unwrap_or_else(|error| {
+            log::warn!("{}", chain(&error));
+            Pruned::default()
+        });
+        if pruned.records > 0 {
+            self.shared.lock().head = self.store.head();
+        }
+        self.prune = Instant::now() + if pruned.more { PRUNE_PAUSE } else { PRUNE };
+    }
+
     /// Writes what came in last, and lets nobody ask any more.
     fn end(mut self) -> usize {
-        if self.batch.is_empty() {
+        // To write can itself lead to a record: of those that were lost.
+        while self.batch.is_empty() {
             self.batch = self.shared.lock().queue.take();
+            if self.batch.is_empty() {
+                break;
+            }
             self.write();
         }
         let mut state = self.shared.lock();

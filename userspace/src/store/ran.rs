@@ -1,0 +1,185 @@
+//! Commands of the user's own, on record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, Row};
+use serde::Serialize;
+use xdpban_engine::change::{Block, End};
+use xdpban_engine::time::{Now, Wall};
+
+use super::chain::Ledger;
+use super::columns::{Columns, body, micros};
+use super::incident::{self, Outcome};
+use super::write::{self, Close};
+
+/// A command that ran, or could not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// Its name in the configuration. With the target it ties the run that did something to the one that undoes it.
+    pub command: Arc<str>,
+    /// What led to it, as a block of the source would have been; none for one that no match led to, such as a digest.
+    /// `expires` is when it is to be undone; none: never.
+    pub why: Option<Block>,
+    /// Which run it is.
+    pub step: Step,
+    /// How it ended.
+    pub exit: Exit,
+    /// What it wrote to stdout and stderr, cut.
+    pub output: Arc<str>,
+    /// What it read on stdin. Kept in the incident, so that the run that undoes it can be made after a restart.
+    pub input: Arc<str>,
+    /// When it ended.
+    pub at: Wall,
+    /// How long it ran.
+    pub took: Duration,
+}
+
+/// Which run of a command it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The first. Opens an incident: in force until it is undone, done where it is never to be undone, failed where the
+    /// command failed.
+    Add,
+    /// The one that undoes it, because of this. Closes the incident, as failed where the command failed.
+    Delete(End),
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It was killed, as it took too long.
+    TimedOut,
+    /// It could not be run; why, in words.
+    NotRun(String),
+}
+
+/// A command that is to be undone yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The command's name.
+    pub command: Arc<str>,
+    /// What led to it.
+    pub why: Block,
+    /// What it read on stdin.
+    pub input: Arc<str>,
+}
+
+impl Exit {
+    /// Why that is a failure, in words; none where it is none.
+    pub fn failure(&self) -> Option<String> {
+        match self {
+            Exit::Status(0) => None,
+            Exit::Status(status) => Some(format!("the command ended with status {status}")),
+            Exit::Signal(signal) => Some(format!("the command was ended by signal {signal}")),
+            Exit::TimedOut => Some("the command took too long and was killed".to_owned()),
+            Exit::NotRun(why) => Some(format!("the command could not be run: {why}")),
+        }
+    }
+}
+
+impl Ran {
+    pub(super) fn apply(&self, ledger: &mut Ledger<'_>) -> rusqlite::Result<()> {
+        let failure = self.exit.failure();
+        let incident = match &self.why {
+            None => None,
+            Some(why) => match self.step {
+                Step::Add => Some(self.open(ledger, why, failure.as_deref())?),
+                Step::Delete(end) => self.close(ledger, why, end, failure.as_deref())?,
+            },
+        };
+        #[derive(Serialize)]
+        struct Body<'a> {
+            command: &'a str,
+            step: &'static str,
+            status: Option<i32>,
+            failure: Option<String>,
+            output: &'a str,
+            took_us: i64,
+        }
+        let body = body(&Body {
+            command: &self.command,
+            step: if self.step == Step::Add { "add" } else { "delete" },
+            status: if let Exit::Status(status) = self.exit { Some(status) } else { None },
+            failure,
+            output: &self.output,
+            took_us: micros(self.took),
+        })?;
+        ledger.append(self.at, "command.ran", incident, &body)
+    }
+
+    fn open(&self, ledger: &mut Ledger<'_>, why: &Block, failure: Option<&str>) -> rusqlite::Result<i64> {
+        // The same command for the same source, before it was undone: what it did is what is to be undone.
+        if let Some(id) = write::in_force(ledger.connection, &why.target, Some(&self.command))? {
+            let mut columns = Columns::default();
+            columns.set("last_seen", self.at.0);
+            columns.set_block(why, self.at);
+            write::extend(ledger, id, self.at, &columns)?;
+            return Ok(id);
+        }
+        let mut columns = Columns::default();
+        columns.set("first_seen", why.created.0);
+        columns.set("last_seen", why.created.0);
+        columns.set("responded_at", self.at.0);
+        columns.set_target(&why.target);
+        columns.set("action", "run");
+        columns.set("command", &*self.command);
+        columns.set("input", &*self.input);
+        columns.set_block(why, why.created);
+        let outcome = match failure {
+            Some(_) => Outcome::Failed,
+            None if why.expires.is_some() => Outcome::InForce,
+            None => Outcome::Done,
+        };
+        if outcome == Outcome::InForce {
+            columns.set("outcome", outcome.name());
+        } else {
+            Close { outcome, at: self.at, reason: failure, uid: None }.set(&mut columns);
+        }
+        write::open(ledger, "incident.opened", self.at, &columns)
+    }
+
+    fn close(
+        &self,
+        ledger: &mut Ledger<'_>,
+        why: &Block,
+        end: End,
+        failure: Option<&str>,
+    ) -> rusqlite::Result<Option<i64>> {
+        let id = write::in_force(ledger.connection, &why.target, Some(&self.command))?;
+        if let Some(id) = id {
+            let (outcome, reason) = write::outcome(end);
+            let undone = failure.map(|failure| format!("not undone: {failure}"));
+            let close = match &undone {
+                Some(why) => Close { outcome: Outcome::Failed, at: self.at, reason: Some(why), uid: None },
+                None => Close { outcome, at: self.at, reason, uid: None },
+            };
+            close.apply(ledger, id)?;
+        }
+        Ok(id)
+    }
+}
+
+/// The commands that are to be undone yet, oldest first.
+pub(super) fn standing(connection: &Connection, now: &Now) -> rusqlite::Result<Vec<Standing>> {
+    let read = |row: &Row<'_>| {
+        let incident = incident::read(row)?;
+        Ok(Standing {
+            command: incident.command.clone().unwrap_or_default().into(),
+            input: row.get::<_, Option<Arc<str>>>("input")?.unwrap_or_default(),
+            why: incident.into_block(now),
+        })
+    };
+    connection
+        .prepare(&format!(
+            "SELECT {}, input FROM incidents WHERE outcome = 'in_force' AND command IS NOT NULL
+             ORDER BY first_seen, id",
+            incident::COLUMNS
+        ))?
+        .query_map([], read)?
+        .collect()
+}

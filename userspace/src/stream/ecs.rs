@@ -1,0 +1,173 @@
+//! A record of an incident as a document of the Elastic Common Schema, version 8.17
+//! (www.elastic.co/guide/en/ecs/8.17/ecs-field-reference.html).
+
+use serde_json::{Map, Value, json};
+use xdpban_engine::target::Target;
+use xdpban_engine::time::Wall;
+
+use crate::clock::rfc3339_micros;
+use crate::host;
+use crate::human;
+use crate::store::Changed;
+
+/// As much of the evidence as goes along, in bytes: messages of syslog are cut at 8 KiB by default.
+const EVIDENCE: usize = 4096;
+
+/// The document, on one line. None for records that tell of nothing new.
+pub(super) fn line(change: &Changed) -> Option<String> {
+    let of = Columns(&change.columns);
+    // What is alike for opened and closed ones, and what the types say of them: ECS' own words.
+    let (kind, types, outcome) = match change.kind.as_str() {
+        "incident.opened" => ("alert", ["denied", "start"].as_slice(), "success"),
+        "incident.extended" => ("alert", ["denied", "info"].as_slice(), "success"),
+        "incident.ended" => ("event", ["end"].as_slice(), "success"),
+        "incident.refused" => ("alert", ["allowed"].as_slice(), "failure"),
+        "incident.failed" => ("alert", ["info"].as_slice(), "failure"),
+        _ => return None,
+    };
+    let outcome = if of.text("outcome") == Some("failed") { "failure" } else { outcome };
+    let (start, end) = (of.integer("first_seen"), of.integer("outcome_at"));
+    let target = of.text("target")?;
+    let address = target.parse::<Target>().ok().filter(Target::is_exact).map(|target| target.to_string());
+    let users = of.texts("users");
+    let host = host::name();
+    let mut document = json!({
+        "@timestamp": rfc3339_micros(change.at),
+        "ecs": { "version": "8.17.0" },
+        "message": message(change.kind.as_str(), target, &of),
+        "event": {
+            "kind": kind,
+            "category": ["intrusion_detection", "network"],
+            "type": types,
+            "action": change.kind.replace('.', "-"),
+            "outcome": outcome,
+            "module": "xdpban",
+            "dataset": "xdpban.incident",
+            "provider": "xdpban",
+            "id": change.seq.to_string(),
+            "sequence": change.seq,
+            "start": start.map(|at| rfc3339_micros(Wall(at))),
+            "end": end.map(|at| rfc3339_micros(Wall(at))),
+            "duration": start.zip(end).map(|(start, end)| end.saturating_sub(start).max(0).saturating_mul(1000)),
+            "severity": of.integer("rule_level"),
+            "reason": of.text("outcome_reason").or(of.text("reason")),
+            "original": evidence(&of.texts("evidence")),
+        },
+        "source": {
+            "address": target,
+            "ip": address,
+            "packets": of.integer("dropped_packets"),
+            "bytes": of.integer("dropped_bytes"),
+        },
+        "rule": {
+            "id": of.integer("rule_id").map(|id| id.to_string()),
+            "name": of.text("rule_description"),
+            "ruleset": of.integer("rule_id").and(of.text("origin")),
+        },
+        "user": { "name": users.first() },
+        "related": { "ip": address.as_ref().map(|address| [address]), "user": users, "hosts": host.as_ref().map(|host| [host]) },
+        "observer": {
+            "vendor": "xdpban",
+            "product": "xdpban",
+            "type": "ips",
+            "version": env!("CARGO_PKG_VERSION"),
+            "hostname": host,
+        },
+        "host": { "name": host, "hostname": host },
+        "labels": {
+            "incident": change.incident,
+            "record_hash": change.hash,
+            "action": of.text("action"),
+            "command": of.text("command"),
+            "origin": of.text("origin"),
+            "outcome": of.text("outcome"),
+            "attempts": of.integer("attempts"),
+            "offences": of.integer("offences"),
+            "timeout_s": of.integer("timeout_us").map(|micros| micros / 1_000_000),
+            "expires_at": of.integer("expires_at").map(|at| rfc3339_micros(Wall(at))),
+            "line_to_block_us": of.integer("line_to_block_us"),
+            "uid": of.integer("uid"),
+            "outcome_uid": of.integer("outcome_uid"),
+        },
+    });
+    without_nulls(&mut document);
+    Some(document.to_string())
+}
+
+/// The columns of an incident, as its records set them.
+struct Columns<'a>(&'a Map<String, Value>);
+
+impl<'a> Columns<'a> {
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name)?.as_str()
+    }
+
+    fn integer(&self, name: &str) -> Option<i64> {
+        self.0.get(name)?.as_i64()
+    }
+
+    fn texts(&self, name: &str) -> Vec<&'a str> {
+        let texts = self.0.get(name).and_then(Value::as_array);
+        texts.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+}
+
+/// For people: what happened.
+fn message(kind: &str, target: &str, of: &Columns<'_>) -> String {
+    let why = match (of.integer("rule_id"), of.text("rule_description")) {
+        (Some(id), Some(description)) => format!("rule {id} {description}"),
+        _ => of.text("reason").unwrap_or_default().to_owned(),
+    };
+    let seconds = of.integer("timeout_us").and_then(|micros| u64::try_from(micros / 1_000_000).ok());
+    let how_long = match seconds {
+        Some(seconds) => format!("for {}", human::duration(std::time::Duration::from_secs(seconds))),
+        None => "until unblocked".to_owned(),
+    };
+    let done = match of.text("action") {
+        Some("throttle") => "throttled",
+        Some("run") => "answered",
+        _ => "blocked",
+    };
+    let ended = || {
+        let outcome = of.text("outcome").unwrap_or("ended");
+        let packets = of.integer("dropped_packets").unwrap_or(0).unsigned_abs();
+        match of.text("outcome_reason") {
+            Some(reason) => format!("{outcome}: {reason}; {} dropped", human::counted(packets, "packet")),
+            None => format!("{outcome}; {} dropped", human::counted(packets, "packet")),
+        }
+    };
+    match kind {
+        "incident.opened" => format!("{done} {target} {how_long}: {why}"),
+        "incident.extended" => format!("{done} {target} further, {how_long}: {why}"),
+        "incident.refused" => {
+            format!("{target} was left alone: {}", of.text("outcome_reason").unwrap_or_default())
+        }
+        "incident.failed" => {
+            format!("{target} could not be {done}: {}", of.text("outcome_reason").unwrap_or_default())
+        }
+        _ => format!("{target} is {done} no longer: {}", ended()),
+    }
+}
+
+/// The lines that led to it, as many as there is room for.
+fn evidence(lines: &[&str]) -> Option<String> {
+    let mut text = String::new();
+    for line in lines {
+        if text.len() + line.len() + 1 > EVIDENCE {
+            break;
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(line);
+    }
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Takes out fields without a value, and objects that are left without a field.
+fn without_nulls(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.values_mut().for_each(without_nulls);
+        fields.retain(|_, value| !value.is_null() && !value.as_object().is_some_and(Map::is_empty));
+    }
+}
