@@ -1,9 +1,10 @@
-//! Durations as people write them: `100s`, `10m`, `1h30m`, `1d`, `1w`.
+//! Durations as people write them: `100s`, `10m`, `1h30m`, `1d`, `1w`, `6y`. A year has 365 days.
 
 use std::time::Duration;
 
 /// Units in descending order, with their seconds.
-const UNITS: [(char, u64); 5] = [('w', 604_800), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+const UNITS: [(char, u64); 6] =
+    [('y', 31_536_000), ('w', 604_800), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
 
 /// The longest duration: 100 years. The kernel's clock of nanoseconds reaches no further than 584.
 pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -12,7 +13,7 @@ pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// It is not written as one.
-    #[error("`{0}` is not a duration; write it like 100s, 10m, 1h30m, 1d or 1w")]
+    #[error("`{0}` is not a duration; write it like 100s, 10m, 1h30m, 1d, 1w or 6y")]
     Syntax(String),
     /// Nothing lasts for no time, or less.
     #[error("a duration must be longer than zero")]
@@ -81,6 +82,7 @@ mod tests {
             ("1h30m", 5_400),
             ("1d", 86_400),
             ("1w", 604_800),
+            ("6y", 189_216_000),
             ("1w2d3h4m5s", 788_645),
             ("90", 90),
             ("0h1s", 1),
@@ -113,7 +115,7 @@ mod tests {
         }
 
         #[test]
-        fn numbers_and_units(text in "([0-9]{1,22}[wdhms]?){0,6}") {
+        fn numbers_and_units(text in "([0-9]{1,22}[ywdhms]?){0,6}") {
             prop_assert!(parse(&text).map_or(true, |duration| duration > Duration::ZERO && duration <= LONGEST));
         }
     }

@@ -17,7 +17,7 @@ pub struct Place {
 
 impl Place {
     /// The file as a whole.
-    pub(super) fn file(file: &Path) -> Place {
+    pub(crate) fn file(file: &Path) -> Place {
         Place { file: file.into(), line: None, column: None }
     }
 }
@@ -58,7 +58,7 @@ pub struct Faults(Vec<Fault>);
 
 impl Faults {
     /// Notes a fault.
-    pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, place: &Place, message: impl Into<String>) {
         self.0.push(Fault { place: place.clone(), message: message.into() });
     }
 

@@ -15,22 +15,57 @@ pub(super) const TOP: Keys = Keys {
         "interfaces",
         "mode",
         "ipv6_prefix",
+        "enforce",
         "protect_logins",
+        "forget_after",
         "paths",
         "source",
         "response",
         "limits",
         "allow",
+        "record",
+        "decoder",
+        "rule",
     ],
 };
 pub(super) const PATHS: Keys = Keys { table: "[paths]", names: &["state", "runtime", "pins", "rules"] };
 pub(super) const SOURCE: Keys = Keys { table: "[[source]]", names: &["kind", "path", "format", "program"] };
 pub(super) const RESPONSE: Keys = Keys {
     table: "[[response]]",
-    names: &["rules", "groups", "level", "action", "timeout", "repeat_offenders"],
+    names: &[
+        "rules",
+        "groups",
+        "level",
+        "networks",
+        "users",
+        "action",
+        "rate",
+        "burst",
+        "ports",
+        "scope",
+        "timeout",
+        "repeat_offenders",
+        "forget_after",
+        "aggregate",
+        "command",
+        "name",
+        "user",
+        "time_limit",
+        "at_most",
+        "failures",
+        "window",
+        "mail",
+        "webhook",
+        "digest",
+    ],
 };
+pub(super) const AGGREGATE: Keys = Keys { table: "aggregate", names: &["v4", "v6", "hosts"] };
 pub(super) const LIMITS: Keys = Keys { table: "[limits]", names: &["blocks", "prefixes", "sources"] };
 pub(super) const ALLOW: Keys = Keys { table: "[allow]", names: &["networks"] };
+pub(super) const RECORD: Keys = Keys { table: "[record]", names: &["keep", "max_size", "stream"] };
+
+/// An entry of `networks` in [`ALLOW`].
+pub(super) const ALLOWED: Keys = Keys { table: "an allowed network", names: &["network", "comment"] };
 
 pub(super) const RULES: Keys = Keys { table: "a rules file", names: &["decoder", "rule"] };
 pub(super) const DECODER: Keys =
@@ -56,8 +91,10 @@ pub(super) const RULE: Keys = Keys {
 };
 
 /// The tables of the two kinds of file.
-const FILES: [&[&Keys]; 2] =
-    [&[&TOP, &PATHS, &SOURCE, &RESPONSE, &LIMITS, &ALLOW], &[&RULES, &DECODER, &RULE]];
+const FILES: [&[&Keys]; 2] = [
+    &[&TOP, &PATHS, &SOURCE, &RESPONSE, &AGGREGATE, &LIMITS, &ALLOW, &RECORD, &DECODER, &RULE],
+    &[&RULES, &DECODER, &RULE],
+];
 
 /// What to say of `name`, which is not a key of `keys`.
 pub(super) fn unknown(keys: &Keys, name: &str) -> String {

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use xdpban_engine::policy::Limits;
+use toml::de::DeValue;
+use xdpban_engine::policy::{FORGET_AFTER, Limits};
 use xdpban_engine::record::Format;
-use xdpban_engine::rules::RuleId;
-use xdpban_engine::target::Target;
 
 use super::document::{Section, Text};
 use super::faults::{Faults, Place};
-use super::{Mode, Paths, SourceConfig, keys, values};
+use super::record::RecordConfig;
+use super::responses::{self, RawResponse};
+use super::rules::RawRules;
+use super::{Allowed, Mode, Paths, Selector, SourceConfig, keys, values};
 
 /// The largest table of the gate, in entries.
 const MAX_ENTRIES: u32 = 1 << 24;
@@ -21,10 +23,12 @@ const MAX_SOURCES: usize = 64;
 
 /// What stands in `config.toml`, or holds by default.
 pub(super) struct RawConfig {
-    pub(super) interfaces: Vec<String>,
+    pub(super) interfaces: Vec<Selector>,
     pub(super) mode: Mode,
     pub(super) ipv6_prefix: u8,
+    pub(super) enforce: bool,
     pub(super) protect_logins: bool,
+    pub(super) forget_after: Duration,
     pub(super) paths: Paths,
     /// Where `paths.rules` is set.
     pub(super) rules_place: Option<Place>,
@@ -32,22 +36,9 @@ pub(super) struct RawConfig {
     /// None where the file has none: the defaults hold.
     pub(super) responses: Option<Vec<RawResponse>>,
     pub(super) limits: Limits,
-    pub(super) allow: Vec<Target>,
-}
-
-/// A `[[response]]`, whose rules and groups are yet to be found.
-pub(super) struct RawResponse {
-    pub(super) rules: Vec<(Place, RuleId)>,
-    pub(super) groups: Vec<(Place, String)>,
-    pub(super) level: Option<u8>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) repeat_offenders: Vec<Duration>,
-}
-
-/// What a response does. One thing for the present, so nothing is kept of it.
-#[derive(Clone, Copy)]
-enum Action {
-    Block,
+    pub(super) allow: Vec<Allowed>,
+    pub(super) record: RecordConfig,
+    pub(super) rules: RawRules,
 }
 
 impl RawConfig {
@@ -61,32 +52,38 @@ impl RawConfig {
             interfaces: interfaces(&root, faults),
             mode: mode(&root, faults),
             ipv6_prefix: root.value("ipv6_prefix", faults, |v| values::whole(v, 1..=128)).unwrap_or(64),
+            enforce: root.value("enforce", faults, values::boolean).unwrap_or(true),
             protect_logins: root.value("protect_logins", faults, values::boolean).unwrap_or(true),
+            forget_after: root.value("forget_after", faults, values::duration).unwrap_or(FORGET_AFTER),
             rules_place: paths_section.as_ref().filter(|s| s.has("rules")).map(|s| s.place_of("rules")),
             paths: paths(paths_section.as_ref(), faults),
             sources: sources(&root, faults),
-            responses: root
-                .tables("response", &keys::RESPONSE, faults)
-                .map(|sections| sections.iter().map(|section| response(section, faults)).collect()),
+            responses: responses::read(&root, faults),
             limits: limits(&root, faults),
             allow: allow(&root, faults),
+            record: super::record::read(&root, faults),
+            rules: RawRules::read(&root, text.whole, faults),
         }
     }
 }
 
-fn interfaces(root: &Section<'_>, faults: &mut Faults) -> Vec<String> {
-    let mut names = Vec::new();
+fn interfaces(root: &Section<'_>, faults: &mut Faults) -> Vec<Selector> {
+    let mut selectors = Vec::new();
     for (place, name) in root.values("interfaces", faults, values::interface) {
-        if names.contains(&name) {
+        let selector = Selector::parse(&name);
+        if selectors.contains(&selector) {
             faults.add(&place, format!("`interfaces`: `{name}` is there twice"));
-        } else if names.len() == MAX_INTERFACES {
+        } else if selectors.len() == MAX_INTERFACES {
             faults.add(&place, format!("`interfaces`: at most {MAX_INTERFACES} can be guarded"));
             break;
         } else {
-            names.push(name);
+            selectors.push(selector);
         }
     }
-    names
+    if selectors.is_empty() {
+        selectors.push(Selector::DefaultRoute);
+    }
+    selectors
 }
 
 fn mode(root: &Section<'_>, faults: &mut Faults) -> Mode {
@@ -183,29 +180,6 @@ fn source(section: &Section<'_>, faults: &mut Faults) -> Option<SourceConfig> {
     }
 }
 
-fn response(section: &Section<'_>, faults: &mut Faults) -> RawResponse {
-    section.value("action", faults, |value| match values::string(value)? {
-        action @ ("throttle" | "run") => {
-            Err(format!("this version blocks only, there is no `{action}` in it"))
-        }
-        _ => values::choice(value, &[("block", Action::Block)]),
-    });
-    let before = faults.len();
-    let rules = section.values("rules", faults, |v| values::whole(v, 1..=u32::MAX).map(RuleId));
-    let groups = section.values("groups", faults, values::line);
-    let level = section.value("level", faults, |v| values::whole(v, 0..=15));
-    if rules.is_empty() && groups.is_empty() && level.is_none() && faults.len() == before {
-        section.missing("this response selects nothing; give it `rules`, `groups` or `level`", faults);
-    }
-    let timeout = section.value("timeout", faults, values::duration);
-    let repeat_offenders = section.values("repeat_offenders", faults, values::duration);
-    if !repeat_offenders.is_empty() && !section.has("timeout") {
-        section.missing("`repeat_offenders` needs `timeout`: without it the first block never ends", faults);
-    }
-    let repeat_offenders = repeat_offenders.into_iter().map(|(_, duration)| duration).collect();
-    RawResponse { rules, groups, level, timeout, repeat_offenders }
-}
-
 fn limits(root: &Section<'_>, faults: &mut Faults) -> Limits {
     let section = root.table("limits", &keys::LIMITS, faults);
     let mut limit = |key: &str, default: u32| {
@@ -219,8 +193,22 @@ fn limits(root: &Section<'_>, faults: &mut Faults) -> Limits {
     }
 }
 
-fn allow(root: &Section<'_>, faults: &mut Faults) -> Vec<Target> {
+fn allow(root: &Section<'_>, faults: &mut Faults) -> Vec<Allowed> {
     let section = root.table("allow", &keys::ALLOW, faults);
-    let networks = section.map(|section| section.values("networks", faults, values::target));
-    networks.unwrap_or_default().into_iter().map(|(_, target)| target).collect()
+    let networks = section.map(|section| section.values("networks", faults, allowed));
+    networks.unwrap_or_default().into_iter().map(|(_, allowed)| allowed).collect()
+}
+
+/// A network, or a table of it and a comment.
+fn allowed(value: &DeValue<'_>) -> Result<Allowed, String> {
+    let DeValue::Table(table) = value else {
+        return values::target(value).map(|network| Allowed { network, comment: None });
+    };
+    let known = |name: &str| keys::ALLOWED.names.contains(&name);
+    if let Some(unknown) = table.keys().find(|key| !known(key.get_ref())) {
+        return Err(keys::unknown(&keys::ALLOWED, unknown.get_ref()));
+    }
+    let network = table.get("network").ok_or("a table here needs `network`")?;
+    let comment = table.get("comment").map(|comment| values::line(comment.get_ref())).transpose()?;
+    Ok(Allowed { network: values::target(network.get_ref())?, comment })
 }

@@ -13,7 +13,7 @@ pub(super) const MAX_FILE: u64 = 1 << 20;
 ///
 /// # Errors
 /// What the system says, left to the caller, to whom a missing file may mean nothing.
-pub(super) fn file(path: &Path, faults: &mut Faults) -> io::Result<Option<String>> {
+pub(crate) fn file(path: &Path, faults: &mut Faults) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
@@ -36,7 +36,7 @@ pub(super) fn file(path: &Path, faults: &mut Faults) -> io::Result<Option<String
 }
 
 /// What to say of a file or directory that could not be read.
-pub(super) fn refused(error: &io::Error) -> String {
+pub(crate) fn refused(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "it does not exist".to_owned(),
         _ => format!("it cannot be read: {error}"),

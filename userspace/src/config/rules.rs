@@ -4,19 +4,20 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use xdpban_engine::decode::Decoders;
 use xdpban_engine::event::EventKind;
-use xdpban_engine::measure::Measure;
 use xdpban_engine::policy::Response;
 use xdpban_engine::rules::{
     Condition, Correlation, Distinct, EventMatch, MOST_ATTEMPTS, MOST_SHARED, Rule, RuleError, RuleId,
     RuleSet, Same,
 };
 
+use super::commands::LOCKOUT_RULE;
 use super::document::{Section, Text};
 use super::faults::{Faults, Place};
-use super::raw::RawResponse;
+use super::responses::RawResponse;
 use super::{decoders, keys, read, values};
 
 /// The rules that come with the program, and what faults in them are told under.
@@ -58,9 +59,9 @@ struct Definition {
     rule: Option<Rule>,
 }
 
-/// What one file says.
+/// What one file says of rules and decoders.
 #[derive(Default)]
-struct RawRules {
+pub(super) struct RawRules {
     defined: Vec<Definition>,
     decoders: Vec<decoders::Definition>,
     disabled: Vec<(Place, RuleId)>,
@@ -130,15 +131,22 @@ fn regular_file(path: &Path, faults: &mut Faults) -> io::Result<Option<String>> 
 }
 
 impl Definitions {
-    /// The shipped rules as the user's own `files` leave them. `complete`: the files are all that there are.
-    pub(super) fn new(files: &[RuleFile], complete: bool, faults: &mut Faults) -> Definitions {
+    /// The shipped rules as the user's own leave them: those of `config.toml`, and then those of `files`. `complete`: the files
+    /// are all that there are.
+    pub(super) fn new(
+        config: RawRules,
+        files: &[RuleFile],
+        complete: bool,
+        faults: &mut Faults,
+    ) -> Definitions {
         let mut this = Definitions { complete, ..Definitions::default() };
         for (name, text) in SHIPPED {
             this.defined.extend(RawRules::parse(text, Path::new(name), faults).defined);
         }
         let shipped: Vec<RuleId> = this.defined.iter().map(|definition| definition.id).collect();
-        for file in files {
-            let raw = RawRules::parse(&file.text, &file.path, faults);
+        let files: Vec<RawRules> =
+            files.iter().map(|file| RawRules::parse(&file.text, &file.path, faults)).collect();
+        for raw in std::iter::once(config).chain(files) {
             this.complete &= raw.complete;
             for decoder in raw.decoders {
                 this.decoders.define(decoder, faults);
@@ -184,6 +192,33 @@ impl Definitions {
         match self.defined.iter_mut().find(|other| other.id == definition.id) {
             Some(shipped) => *shipped = definition,
             None => self.defined.push(definition),
+        }
+    }
+
+    /// Adds the rule that counts the failed logins of one user, from anywhere. A disabled base of it counts for nothing.
+    pub(super) fn add_lockout(&mut self, count: u32, window: Duration) {
+        let (id, level) = (LOCKOUT_RULE, 10);
+        let groups: Vec<String> = ["syslog", "sshd", "authentication_failures"].map(str::to_owned).to_vec();
+        let rule = Rule {
+            id,
+            level,
+            groups: groups.clone(),
+            description: "logins as one user fail again and again".to_owned(),
+            when: Condition::Count(Correlation {
+                base: [5716, 5758, 5760].map(RuleId).to_vec(),
+                count,
+                window,
+                same: Same::User,
+                distinct: None,
+            }),
+        };
+        // Less specific than every rule for one source.
+        let place = Place::file(Path::new("lock-account"));
+        let definition =
+            Definition { place, id, level: Some(level), groups, decoder: None, rule: Some(rule) };
+        if !self.defined.iter().any(|other| other.id == id) {
+            let first = self.defined.iter().position(|other| other.id == RuleId(205_701));
+            self.defined.insert(first.unwrap_or(self.defined.len()), definition);
         }
     }
 
@@ -258,8 +293,14 @@ impl Definitions {
     }
 
     /// The response, once its rules and groups have been found. `foreign`: there are matches of other systems, whose rules
-    /// and groups nobody here knows.
-    pub(super) fn response(&self, raw: RawResponse, foreign: bool, faults: &mut Faults) -> Response {
+    /// and groups nobody here knows. `forget_after`: when offenders are forgotten, where the response does not say.
+    pub(super) fn response(
+        &self,
+        raw: RawResponse,
+        foreign: bool,
+        forget_after: Duration,
+        faults: &mut Faults,
+    ) -> Response {
         let complete = self.complete && !foreign;
         for (place, id) in &raw.rules {
             if let Some(message) = self.unfit(*id, complete) {
@@ -268,19 +309,29 @@ impl Definitions {
         }
         let known: Vec<&str> = self.defined.iter().flat_map(|d| &d.groups).map(String::as_str).collect();
         for (place, group) in &raw.groups {
-            if complete && !known.contains(&group.as_str()) {
-                let near = keys::nearest(group, known.iter().copied());
-                let remedy = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-                faults.add(place, format!("no rule is in the group `{}`{remedy}", keys::short(group)));
+            if !complete || known.iter().any(|known| group.matches(known.as_bytes())) {
+                continue;
             }
+            let name = keys::short(group.as_str());
+            let near = keys::nearest(group.as_str(), known.iter().copied());
+            let message = match near.filter(|_| !group.is_pattern()) {
+                _ if group.is_pattern() => format!("no rule is in a group like `{name}`"),
+                Some(near) => format!("no rule is in the group `{name}`; did you mean `{near}`?"),
+                None => format!("no rule is in the group `{name}`"),
+            };
+            faults.add(place, message);
         }
         Response {
             rules: raw.rules.into_iter().map(|(_, id)| id).collect(),
             groups: raw.groups.into_iter().map(|(_, group)| group).collect(),
             level: raw.level,
-            measure: Measure::default(),
+            networks: raw.networks,
+            users: raw.users,
+            measure: raw.measure,
             timeout: raw.timeout,
             repeat_offenders: raw.repeat_offenders,
+            forget_after: raw.forget_after.unwrap_or(forget_after),
+            aggregate: raw.aggregate,
         }
     }
 
@@ -313,7 +364,12 @@ impl RawRules {
         let text = Text::new(text, file, faults);
         let tables = text.tables();
         let root = Section::root(&text, &tables, &keys::RULES, faults);
-        let mut rules = RawRules { complete: text.whole, ..RawRules::default() };
+        RawRules::read(&root, text.whole, faults)
+    }
+
+    /// Reads the rules and decoders of a file. `whole`: nothing of it had to be left out.
+    pub(super) fn read(root: &Section<'_>, whole: bool, faults: &mut Faults) -> RawRules {
+        let mut rules = RawRules { complete: whole, ..RawRules::default() };
         for section in root.tables("decoder", &keys::DECODER, faults).unwrap_or_default() {
             match decoders::Definition::read(&section, faults) {
                 Some(definition) => rules.decoders.push(definition),

@@ -6,8 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use xdpban_engine::event::EventKind;
-use xdpban_engine::policy::Limits;
-use xdpban_engine::rules::{Condition, Correlation, Distinct, RuleId, Same};
+use xdpban_engine::measure::Measure;
+use xdpban_engine::policy::{Aggregate, Limits};
+use xdpban_engine::rules::{Condition, Correlation, Distinct, Rule, RuleId, Same};
 
 use super::*;
 
@@ -44,7 +45,8 @@ fn nothing_at_all_means_the_defaults() {
     let config = defaults();
     assert_eq!(config.mode, Mode::Auto);
     assert_eq!(config.paths, Paths::default());
-    assert!(config.interfaces.is_empty() && config.sources.is_empty());
+    assert_eq!(config.interfaces, [Selector::DefaultRoute]);
+    assert!(config.sources.is_empty());
     assert_eq!(config.policy.ipv6_prefix, 64);
     assert!(config.policy.protect_logins && config.policy.allow.is_empty());
     assert_eq!(config.policy.responses, Response::defaults());
@@ -62,15 +64,14 @@ fn the_packaged_file_states_the_defaults() {
         .flat_map(|line| [line, "\n"])
         .collect();
     assert_eq!(parse(&uncommented), Ok(defaults()), "with every key taken from its comment");
-    for keys in [keys::TOP, keys::PATHS, keys::RESPONSE, keys::LIMITS, keys::ALLOW] {
-        for name in keys.names.iter().filter(|name| **name != "source" && **name != "level") {
-            let set =
-                |line: &str| line.starts_with(&format!("{name} =")) || line.contains(&format!("[{name}]"));
-            assert!(uncommented.lines().any(set), "`{name}` is not in the packaged file");
+    for keys in [keys::TOP, keys::PATHS, keys::SOURCE, keys::RESPONSE, keys::LIMITS, keys::ALLOW] {
+        for name in keys.names {
+            let set = |line: &str| {
+                let line = line.trim_start_matches(['#', ' ']);
+                line.starts_with(&format!("{name} =")) || line.contains(&format!("[{name}]"))
+            };
+            assert!(PACKAGED.lines().any(set), "`{name}` is not in the packaged file");
         }
-    }
-    for name in keys::SOURCE.names.iter().chain(&["[source]", "level"]) {
-        assert!(PACKAGED.contains(name), "`{name}` is not in the packaged file");
     }
 }
 
@@ -78,10 +79,12 @@ fn the_packaged_file_states_the_defaults() {
 fn every_key_is_read() {
     let config = parse(
         r#"
-            interfaces = ["eth0", "eth1.5"]
+            interfaces = ["eth0", "wan*"]
             mode = "tc"
             ipv6_prefix = 56
+            enforce = false
             protect_logins = false
+            forget_after = "2d"
             paths = { state = "/a", runtime = "/b", pins = "/c", rules = "/d" }
             [[source]]
             kind = "journal"
@@ -102,21 +105,31 @@ fn every_key_is_read() {
             rules = [5710]
             action = "block"
             timeout = 3600
-            repeat_offenders = ["1d", 172800]
+            repeat_offenders = ["1d", 172800, "permanent"]
+            networks = ["198.51.100.0/24"]
+            users = ["root", "adm*"]
+            forget_after = "1w"
+            aggregate = { v4 = 24, v6 = 56, hosts = 5 }
             [[response]]
             level = 3
+            action = "throttle"
+            rate = "20/s"
+            burst = 40
+            ports = [443, 22]
+            scope = "new"
             [limits]
             blocks = 1_000_000
             prefixes = 1
             sources = 16777216
             [allow]
-            networks = ["192.0.2.0/24", "2001:db8::1"]
+            networks = ["192.0.2.0/24", { network = "2001:db8::1", comment = "the monitor" }]
         "#,
     )
     .unwrap();
     assert_eq!(config.file.as_deref(), Some(Path::new(FILE)));
-    assert_eq!(config.interfaces, ["eth0", "eth1.5"]);
+    assert_eq!(config.interfaces, [Selector::Name("eth0".into()), Selector::parse("wan*")]);
     assert_eq!(config.mode, Mode::Tc);
+    assert!(!config.enforce && defaults().enforce);
     assert_eq!(config.paths.pins, Path::new("/c"));
     assert_eq!(
         config.sources,
@@ -135,10 +148,24 @@ fn every_key_is_read() {
     assert_eq!(first.rules, [RuleId(5710)]);
     assert_eq!((first.groups.len(), first.level), (1, Some(10)));
     assert_eq!(first.timeout, Some(Duration::from_secs(3600)));
-    assert_eq!(first.repeat_offenders, [Duration::from_secs(86_400), Duration::from_secs(172_800)]);
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(first.repeat_offenders, [seconds(86_400), seconds(172_800), None]);
+    assert_eq!((first.networks.len(), first.users.len()), (1, 2));
+    assert_eq!(first.aggregate, Some(Aggregate { v4: Some(24), v6: Some(56), hosts: 5 }));
+    assert_eq!(Some(first.forget_after), seconds(604_800));
+    assert_eq!(
+        (Some(second.forget_after), Some(config.policy.forget_after)),
+        (seconds(172_800), seconds(172_800))
+    );
     assert_eq!((second.level, second.timeout), (Some(3), None));
+    assert_eq!(first.measure, Measure::default());
+    assert_eq!(
+        second.measure.to_string(),
+        "throttle to 20/s (burst 40), new connections to ports 22, 443 only"
+    );
     assert_eq!(config.policy.limits, Limits { blocks: 1_000_000, prefixes: 1, sources: 1 << 24 });
     assert_eq!(config.policy.allow.len(), 2);
+    assert_eq!(config.allow[1].comment.as_deref(), Some("the monitor"));
     assert_eq!((config.policy.ipv6_prefix, config.policy.protect_logins), (56, false));
 }
 
@@ -187,7 +214,7 @@ networks = ["192.0.2.7/24", "example.org"]
             "4: `protect_logins`: expected true or false, found a string",
             "6: a source of kind \"file\" needs `path`",
             "12: there is no rule 99999",
-            "14: `timeout`: `10 minutes` is not a duration; write it like 100s, 10m, 1h30m, 1d or 1w",
+            "14: `timeout`: `10 minutes` is not a duration; write it like 100s, 10m, 1h30m, 1d, 1w or 6y",
             "17: `blocks`: expected a whole number from 1 to 16777216, found 0",
             "20: `networks`: `192.0.2.7/24` has bits set beyond its prefix; write 192.0.2.0/24 for the network",
             "20: `networks`: `example.org` is neither an IPv4 or IPv6 address nor a prefix such as 203.0.113.0/24 \
@@ -273,14 +300,53 @@ fn single_faults() {
             "[[response]]\nrules = [\"5710\"]",
             "2: `rules`: expected a whole number from 1 to 4294967295, found a string",
         ),
-        ("[[response]]\nlevel = 3\naction = \"drop\"", "3: `action`: `drop` is unknown; there is `block`"),
         (
-            "[[response]]\nlevel = 3\naction = \"throttle\"",
-            "3: `action`: this version blocks only, there is no `throttle` in it",
+            "[[response]]\nlevel = 3\naction = \"drop\"",
+            "3: `action`: `drop` is unknown; there is `block`, `throttle`, `run`, `lock-account`, `notify`",
         ),
         (
+            "[[response]]\nlevel = 3\naction = \"throttle\"",
+            "1: a response that throttles needs `rate`, such as \"20/s\"",
+        ),
+        ("[[response]]\nlevel = 3\nrate = \"20/s\"", "3: `rate`: this goes with `action = \"throttle\"`"),
+        (
+            "[[response]]\nlevel = 3\naction = \"throttle\"\nrate = \"20/m\"",
+            "4: `rate`: `20/m` is not a rate; write it like \"20/s\", packets in a second, 1 to 1000000",
+        ),
+        (
+            "[[response]]\nlevel = 3\nports = [22, 0]",
+            "3: `ports`: expected a whole number from 1 to 65535, found 0",
+        ),
+        (
+            "[[response]]\nlevel = 3\nports = [1, 2, 3, 4, 5, 6, 7, 8, 9]",
+            "3: `ports`: at most 8 can be named",
+        ),
+        ("[[response]]\nlevel = 3\nscope = \"old\"", "3: `scope`: `old` is unknown; there is `all`, `new`"),
+        (
             "[[response]]\nlevel = 3\naction = \"run\"",
-            "3: `action`: this version blocks only, there is no `run` in it",
+            "1: a response that runs a command needs `command`: the program by its absolute path, and its arguments, \
+             such as [\"/usr/local/bin/tell\", \"--quietly\"]",
+        ),
+        (
+            "[[response]]\nlevel = 3\naction = \"run\"\ncommand = [\"tell\"]",
+            "4: `command`: `tell` is not the absolute path of a program; there is no shell",
+        ),
+        ("[[response]]\nlevel = 3\nuser = \"root\"", "3: `user` does not go with `action = \"block\"`"),
+        (
+            "[[response]]\naction = \"lock-account\"",
+            "1: a response that locks accounts needs `timeout`, after which it unlocks them",
+        ),
+        (
+            "[[response]]\naction = \"lock-account\"\ntimeout = 60\nlevel = 3",
+            "4: `level` does not go with `action = \"lock-account\"`",
+        ),
+        (
+            "[[response]]\nlevel = 3\naction = \"notify\"",
+            "1: a response that notifies needs either `mail` or `webhook`",
+        ),
+        (
+            "[[response]]\nlevel = 3\naction = \"notify\"\nwebhook = \"ftp://x\"",
+            "4: `webhook`: a URL begins with `https://` or `http://`",
         ),
         ("[[response]]\nlevel = 3\ntimeout = 0", "3: `timeout`: a duration must be longer than zero"),
         ("[[response]]\nlevel = 3\ntimeout = -5", "3: `timeout`: a duration must be longer than zero"),
@@ -296,7 +362,7 @@ fn single_faults() {
         ),
         (
             "[[response]]\nlevel = 3\ntimeout = \"1m\"\nrepeat_offenders = [\n\"1m\",\n\"x\"]",
-            "6: `repeat_offenders`: `x` is not a duration; write it like 100s, 10m, 1h30m, 1d or 1w",
+            "6: `repeat_offenders`: `x` is not a duration; write it like 100s, 10m, 1h30m, 1d, 1w or 6y",
         ),
         (
             "[[response]]\nlevel = 3\nrepeat_offenders = [60]",
@@ -306,11 +372,37 @@ fn single_faults() {
             "[[response]]\ngroups = [\"authentication_failure\"]",
             "2: no rule is in the group `authentication_failure`; did you mean `authentication_failures`?",
         ),
+        ("[[response]]\ngroups = [\"recon*x\"]", "2: no rule is in a group like `recon*x`"),
+        (
+            "[[response]]\nlevel = 3\ntimeout = 60\nrepeat_offenders = [\n\"permanent\",\n\"1h\"]",
+            "5: `repeat_offenders`: `permanent` is the last step, since it never ends",
+        ),
+        (
+            "[[response]]\nlevel = 3\naggregate = { v4 = 24 }",
+            "3: `aggregate` needs `hosts`, of which so many get the prefix blocked",
+        ),
+        (
+            "[[response]]\nlevel = 3\naggregate = { hosts = 5 }",
+            "3: `aggregate` needs `v4` or `v6`, the length of the prefix to block",
+        ),
+        (
+            "[[response]]\nlevel = 3\naggregate = { v4 = 0, hosts = 5 }",
+            "3: `v4`: expected a whole number from 8 to 31, found 0",
+        ),
+        (
+            "[[response]]\nlevel = 3\nnetworks = [\"lan\"]",
+            "3: `networks`: `lan` is neither an IPv4 or IPv6 address nor a prefix such as 203.0.113.0/24 or 2001:db8::/32",
+        ),
         ("[[response]]\ngroups = [\"zzz\"]", "2: no rule is in the group `zzz`"),
         ("[allow]\nnetwork = []", "2: unknown key `network`; did you mean `networks`?"),
         (
             "[allow]\nnetworks = [\"1.2.3.4/33\"]",
             "2: `networks`: `1.2.3.4/33`: the prefix length is at most 32",
+        ),
+        ("[allow]\nnetworks = [{ comment = \"x\" }]", "2: `networks`: a table here needs `network`"),
+        (
+            "[allow]\nnetworks = [{ network = \"192.0.2.1\", coment = \"x\" }]",
+            "2: `networks`: unknown key `coment`; did you mean `comment`?",
         ),
         ("[paths]\nstate = \"\"", "2: `state`: `` is not an absolute path; it must begin with `/`"),
     ] {
@@ -404,6 +496,40 @@ fn own_rules_add_replace_and_disable() {
         faults("[[response]]\nrules = [100100]\ngroups = [\"mine\"]\n"),
         ["2: there is no rule 100100", "3: no rule is in the group `mine`"]
     );
+}
+
+#[test]
+fn rules_and_decoders_may_stand_in_the_configuration_itself() {
+    let text = r#"
+        [[decoder]]
+        name = "door"
+        program = "doord"
+        regex = '^refused (?P<srcip>[^ ]+)$'
+
+        [[rule]]
+        id = 100001
+        level = 5
+        description = "refused at the door"
+        decoder = "door"
+
+        [[response]]
+        rules = [100001, 100002]
+    "#;
+    let counted =
+        "[[rule]]\nid = 100002\nlevel = 9\ndescription = \"x\"\nbase = 100001\ncount = 3\nwindow = 60\n";
+    let config = Config::parse(text, Path::new(FILE), &own_rules(counted)).unwrap();
+    let own: Vec<u32> = config
+        .policy
+        .rules
+        .rules()
+        .iter()
+        .map(|rule| rule.id.0)
+        .filter(|id| *id > 100_000 && *id < 200_000)
+        .collect();
+    assert_eq!(own, [100_001, 100_002]);
+    assert_eq!(faults(text), ["14: there is no rule 100002"]);
+    let twice = Config::parse(text, Path::new(FILE), &own_rules(&counted.replace("100002", "100001")));
+    assert!(twice.unwrap_err().to_string().contains("rule 100001 is defined at /etc/xdpban/config.toml:7"));
 }
 
 #[test]
@@ -803,4 +929,34 @@ proptest! {
     fn no_characters_panic(text in "[\\[\\]={}\",.# \n\ra-c0-9é\u{0}-]{0,60}") {
         prop_assert!(parse(&text).is_ok() || parse(&text).is_err_and(|faults| !faults.is_empty()));
     }
+}
+
+#[test]
+fn commands_stand_beside_blocks_and_keep_the_default_ones() {
+    let text = "[[response]]\nlevel = 3\naction = \"run\"\ncommand = [\"/bin/tell\", \"-q\"]\n\
+                [[response]]\naction = \"lock-account\"\nfailures = 5\ntimeout = \"30m\"\n";
+    let config = Config::parse(text, Path::new(FILE), &[]).unwrap();
+    assert_eq!(config.policy.responses, Response::defaults());
+    let [tell, lock] = &config.commands[..] else { panic!("{:?}", config.commands) };
+    assert_eq!((&*tell.name, &*tell.user, tell.at_most), ("tell", "nobody", 4));
+    assert_eq!((&*lock.name, &*lock.user, lock.at_most), (LOCK_ACCOUNT, "root", 1));
+    let [told, locked] = &config.policy.commands[..] else { panic!("{:?}", config.policy.commands) };
+    assert!(told.guarded && !told.per_user && !locked.guarded && locked.per_user);
+    let counting = |rule: &&Rule| locked.when.fits(rule);
+    let rules: Vec<&Rule> = config.policy.rules.rules().iter().filter(counting).collect();
+    let [Rule { when: Condition::Count(correlation), .. }] = rules[..] else { panic!("{rules:?}") };
+    assert_eq!((correlation.count, correlation.same), (5, Same::User));
+    let without = Config::parse("", Path::new(FILE), &[]).unwrap();
+    assert!(without.policy.rules.rules().iter().all(|rule| rule.id.0 != 205_703), "only where asked for");
+}
+
+#[test]
+fn two_commands_do_not_share_a_name() {
+    let one = "[[response]]\nlevel = 3\naction = \"run\"\ncommand = [\"/bin/tell\"]\n";
+    let faults = Config::parse(&one.repeat(2), Path::new(FILE), &[]).unwrap_err().to_string();
+    assert!(
+        faults.contains("5: there is a command `tell` already; give each a `name` of its own"),
+        "{faults}"
+    );
+    assert!(Config::parse(&format!("{one}{one}name = \"other\"\n"), Path::new(FILE), &[]).is_ok());
 }

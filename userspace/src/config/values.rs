@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 use xdpban_engine::target::Target;
 
+use super::Selector;
 use super::duration;
 use super::keys;
 
@@ -110,6 +111,25 @@ pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
     }
 }
 
+/// A size in bytes: a string such as `4GB`, in powers of ten, or a whole number.
+pub(super) fn size(value: &DeValue<'_>) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 5] =
+        [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000), ("B", 1)];
+    let what = "a size such as \"500MB\" or \"4GB\"";
+    let (number, unit) = match value {
+        DeValue::String(text) => {
+            let unit = UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)));
+            let (number, unit) = unit.unwrap_or((text, 1));
+            (number.trim_end().parse::<u64>().ok(), unit)
+        }
+        DeValue::Integer(integer) => (u64::from_str_radix(integer.as_str(), integer.radix()).ok(), 1),
+        other => return Err(expected(what, other)),
+    };
+    number
+        .and_then(|number| number.checked_mul(unit))
+        .ok_or_else(|| format!("expected {what}, in B, kB, MB, GB or TB"))
+}
+
 /// The absolute path of a file or directory.
 pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     let text = string(value)?;
@@ -128,15 +148,18 @@ pub(super) fn target(value: &DeValue<'_>) -> Result<Target, String> {
     string(value)?.parse::<Target>().map_err(|error| error.to_string())
 }
 
-/// The name of a network interface, as the kernel allows them (`dev_valid_name` in its `net/core/dev.c`).
+/// The name of a network interface, as the kernel allows them (`dev_valid_name` in its `net/core/dev.c`), or a pattern.
 pub(super) fn interface(value: &DeValue<'_>) -> Result<String, String> {
     const MAX: usize = 15;
+    /// A pattern says more than the name that it matches.
+    const MAX_PATTERN: usize = 64;
     let name = string(value)?;
     if name.is_empty() {
         return Err("the name of an interface is empty".to_owned());
     }
+    let max = if matches!(Selector::parse(name), Selector::Pattern(_)) { MAX_PATTERN } else { MAX };
     let odd = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
-    if name.len() > MAX || name == "." || name == ".." || name.contains(odd) {
+    if name.len() > max || name == "." || name == ".." || name.contains(odd) {
         return Err(format!("no interface can be called `{}`", keys::short(name)));
     }
     Ok(name.to_owned())
