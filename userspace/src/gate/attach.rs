@@ -7,15 +7,17 @@ use std::path::Path;
 
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode, loaded_programs};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::util::KernelVersion;
-use nix::net::if_::{if_nameindex, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use xdpban_common::program;
 
 use super::error::{AttachedMode, GateError, system_error};
 use super::pins::{self, Hold, Pin};
-use super::{Gate, load, netlink, sys};
+use super::refusal::{fallback_warning, occupant, refused, words};
+use super::{Gate, load, sys};
 use crate::config::Mode;
+use crate::host::{self, Fitness, Link};
 
 /// The kernel that has TCX, whose attachments are links that can be pinned.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
@@ -36,6 +38,18 @@ pub struct Attached {
     pub warning: Option<String>,
 }
 
+/// What holds the gate to an interface, of this controller or of an earlier one.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The interface's name when the hold was made.
+    pub interface: String,
+    /// The interface's number; none where it is gone. That of one which was moved to another namespace is its number there.
+    pub index: Option<u32>,
+    /// How.
+    pub mode: AttachedMode,
+    pin: Pin,
+}
+
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Gate {
@@ -46,93 +60,83 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// [`GateError::NoInterface`], [`GateError::NotEthernet`], [`GateError::Occupied`], [`GateError::Attach`], or what went wrong with a pin.
-    /// An earlier hold in another mode stays where it was, except that native and generic XDP exclude each other.
+    /// [`GateError::NoInterface`], [`GateError::Unfit`], [`GateError::Occupied`], [`GateError::Attach`], or what went wrong
+    /// with a pin. An earlier hold in another mode stays where it was, except that native and generic XDP exclude each other.
     pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attached, GateError> {
-        let index = interface_index(interface)?;
-        check_ethernet(interface, index)?;
+        let links = host::links()?;
+        let link = find(interface, &links)?;
+        let fitness = host::fitness(link, &links);
+        if let Fitness::Unfit { why, instead } = fitness {
+            let interface = link.name.clone();
+            let instead =
+                if instead.is_empty() { "another interface".to_owned() } else { instead.join(" or ") };
+            return Err(GateError::Unfit { interface, why, instead });
+        }
         self.pins.create()?;
         let (mode, warning) = match mode {
-            Mode::Native => (self.attach_xdp(interface, index, AttachedMode::Native)?, None),
-            Mode::Generic => (self.attach_xdp(interface, index, AttachedMode::Generic)?, None),
-            Mode::Tc => (self.attach_tc(interface, index)?, None),
-            Mode::Auto => match self.attach_xdp(interface, index, AttachedMode::Native) {
+            Mode::Native => (self.attach_xdp(link, AttachedMode::Native)?, None),
+            Mode::Generic => (self.attach_xdp(link, AttachedMode::Generic)?, None),
+            Mode::Tc => (self.attach_tc(link)?, None),
+            Mode::Auto => match self.attach_xdp(link, AttachedMode::Native) {
                 Ok(mode) => (mode, None),
                 Err(refusal @ (GateError::Attach { .. } | GateError::Occupied { .. })) => {
-                    let warning = fallback_warning(interface, &refusal);
-                    (self.attach_tc(interface, index)?, Some(warning))
+                    let warning = fallback_warning(link, &fitness, &refusal);
+                    (self.attach_tc(link)?, Some(warning))
                 }
                 Err(error) => return Err(error),
             },
         };
-        self.release(index, interface, |hold| hold.mode() != mode)?;
-        Ok(Attached { interface: interface.to_owned(), mode, warning })
+        self.release_from(link, |hold| hold.mode() != mode)?;
+        Ok(Attached { interface: link.name.clone(), mode, warning })
     }
 
-    /// Whether the gate still stands on an interface in the way that [`Gate::attach`] said: not so where the interface is gone
-    /// or another one has its name, and where someone removed the link.
+    /// What holds the gate to interfaces.
     ///
     /// # Errors
     ///
     /// Where the pins cannot be read.
-    pub fn stands(&self, attached: &Attached) -> Result<bool, GateError> {
-        let Ok(index) = interface_index(&attached.interface) else { return Ok(false) };
-        for pin in self.pins.holds()?.iter().filter(|pin| pin.hold.mode() == attached.mode) {
-            if is_on(pin, index, &attached.interface)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    pub fn held(&self) -> Result<Vec<Held>, GateError> {
+        let held = |pin: Pin| {
+            Ok(Held {
+                interface: pin.interface.clone(),
+                index: interface_of(&pin)?,
+                mode: pin.hold.mode(),
+                pin,
+            })
+        };
+        self.pins.holds()?.into_iter().map(held).collect()
     }
 
-    /// The interfaces that the gate is attached to, by this controller or an earlier one.
+    /// Takes the gate off an interface: one that is no longer to be guarded, or that is gone.
     ///
     /// # Errors
     ///
-    /// Where the directory of pins cannot be read.
-    pub fn attached(&self) -> Result<Vec<Attached>, GateError> {
-        let holds = self.pins.holds()?.into_iter();
-        Ok(holds
-            .map(|pin| Attached { interface: pin.interface, mode: pin.hold.mode(), warning: None })
-            .collect())
+    /// Where the hold cannot be released.
+    pub fn release(&mut self, held: &Held) -> Result<(), GateError> {
+        release(&held.pin)
     }
 
-    /// Takes the gate off an interface: one that is no longer to be guarded.
-    ///
-    /// # Errors
-    ///
-    /// Where a hold cannot be released.
-    pub fn detach_from(&mut self, interface: &str) -> Result<(), GateError> {
-        for pin in self.pins.holds()?.iter().filter(|pin| pin.interface == interface) {
-            release(pin)?;
-        }
-        Ok(())
-    }
-
-    fn attach_xdp(
-        &mut self,
-        interface: &str,
-        index: u32,
-        mode: AttachedMode,
-    ) -> Result<AttachedMode, GateError> {
+    fn attach_xdp(&mut self, link: &Link, mode: AttachedMode) -> Result<AttachedMode, GateError> {
         // The kernel takes a native and a generic program for one that stands in the other's way.
-        self.release(
-            index,
-            interface,
+        self.release_from(
+            link,
             |hold| matches!(hold, Hold::Link(other) if other != mode && other != AttachedMode::Tc),
         )?;
         let hold = Hold::Link(mode);
-        let path = self.pins.hold(hold, interface);
-        let held = self.find(index, hold, &path)?;
+        let path = self.pins.hold(hold, &link.name);
+        let held = self.find(link.index, hold, &path)?;
         let xdp_mode = if mode == AttachedMode::Generic { XdpMode::Skb } else { XdpMode::Driver };
         let attach = |program: &mut Xdp| match held {
             true => update_xdp(program, &path),
-            false => attach_xdp(program, index, xdp_mode, &path),
+            false => attach_xdp(program, link.index, xdp_mode, &path),
         };
-        let Err(refusal) = attach(load::xdp(&mut self.programs, program::XDP)?) else { return Ok(mode) };
+        let program = load::xdp(&mut self.programs, program::XDP)?;
+        let Err(refusal) = attach(program) else { return Ok(mode) };
         if let Some(libc::EBUSY | libc::EEXIST) = system_error(refusal.as_ref()) {
-            return Err(GateError::Occupied { interface: interface.to_owned(), program: occupant(index) });
+            let program = occupant(link.xdp_program);
+            return Err(GateError::Occupied { interface: link.name.clone(), program });
         }
+        let said = words(program, link.index, mode);
         // A driver may refuse a program only because it cannot take packets in several buffers. A kernel before 5.18
         // does not load the one that can.
         if let Ok(program) = load::xdp(&mut self.programs, program::XDP_FRAGS)
@@ -140,59 +144,64 @@ impl Gate {
         {
             return Ok(mode);
         }
-        Err(refused(interface, mode, refusal))
+        Err(refused(link, mode, said.as_deref(), refusal))
     }
 
-    fn attach_tc(&mut self, interface: &str, index: u32) -> Result<AttachedMode, GateError> {
+    fn attach_tc(&mut self, link: &Link) -> Result<AttachedMode, GateError> {
         let has_tcx = KernelVersion::current().is_ok_and(|version| version >= TCX_SINCE);
-        if has_tcx { self.attach_tcx(interface, index) } else { self.attach_clsact(interface) }
+        if has_tcx { self.attach_tcx(link) } else { self.attach_clsact(link) }
     }
 
-    fn attach_tcx(&mut self, interface: &str, index: u32) -> Result<AttachedMode, GateError> {
+    fn attach_tcx(&mut self, link: &Link) -> Result<AttachedMode, GateError> {
         let hold = Hold::Link(AttachedMode::Tc);
-        let path = self.pins.hold(hold, interface);
-        let held = self.find(index, hold, &path)?;
+        let path = self.pins.hold(hold, &link.name);
+        let held = self.find(link.index, hold, &path)?;
         let program = load::classifier(&mut self.programs)?;
-        let result = if held { update_tcx(program, &path) } else { attach_tcx(program, interface, &path) };
-        result.map_err(|refusal| refused(interface, AttachedMode::Tc, refusal))?;
+        let result = if held { update_tcx(program, &path) } else { attach_tcx(program, &link.name, &path) };
+        result.map_err(|refusal| refused(link, AttachedMode::Tc, None, refusal))?;
         Ok(AttachedMode::Tc)
     }
 
     /// For kernels without TCX. The classifier stays when the controller goes; the pin of its program says that it is there.
-    pub(super) fn attach_clsact(&mut self, interface: &str) -> Result<AttachedMode, GateError> {
-        let path = self.pins.hold(Hold::Clsact, interface);
+    pub(super) fn attach_clsact(&mut self, link: &Link) -> Result<AttachedMode, GateError> {
+        let path = self.pins.hold(Hold::Clsact, &link.name);
         let program = load::classifier(&mut self.programs)?;
-        attach_clsact(program, interface).map_err(|refusal| refused(interface, AttachedMode::Tc, refusal))?;
+        let failed = |refusal| refused(link, AttachedMode::Tc, None, refusal);
+        attach_clsact(program, &link.name).map_err(failed)?;
         pins::unpin(&path)?;
-        program.pin(&path).map_err(|error| refused(interface, AttachedMode::Tc, error.into()))?;
+        program.pin(&path).map_err(|error| failed(error.into()))?;
         Ok(AttachedMode::Tc)
     }
 
     /// Whether a link of ours is on the interface. It is then pinned at `path`, wherever it was before: an interface may
     /// have been renamed since. A link whose interface is gone is forgotten.
     fn find(&self, index: u32, hold: Hold, path: &Path) -> Result<bool, GateError> {
-        let mut held = false;
-        for pin in self.pins.holds()?.into_iter().filter(|pin| pin.hold == hold) {
-            match link_interface(&pin)? {
+        let mut pins = self.pins.holds()?;
+        pins.retain(|pin| pin.hold == hold);
+        // The one that is called so comes first: another may be on an interface that went to another namespace, and
+        // has the same number there.
+        pins.sort_by_key(|pin| pin.path != path);
+        for pin in pins {
+            match interface_of(&pin)? {
                 None => pins::unpin(&pin.path)?,
                 Some(other) if other != index => {}
                 Some(_) => {
-                    held = true;
                     std::fs::rename(&pin.path, path).map_err(|source| GateError::Pin {
                         operation: "rename",
                         path: pin.path.clone(),
                         source,
                     })?;
+                    return Ok(true);
                 }
             }
         }
-        Ok(held)
+        Ok(false)
     }
 
     /// Releases the holds on an interface for which `unwanted` says so.
-    fn release(&self, index: u32, interface: &str, unwanted: impl Fn(Hold) -> bool) -> Result<(), GateError> {
+    fn release_from(&self, link: &Link, unwanted: impl Fn(Hold) -> bool) -> Result<(), GateError> {
         for pin in self.pins.holds()?.iter().filter(|pin| unwanted(pin.hold)) {
-            if is_on(pin, index, interface)? {
+            if interface_of(pin)? == Some(link.index) {
                 release(pin)?;
             }
         }
@@ -200,12 +209,13 @@ impl Gate {
     }
 }
 
-/// Whether `pin` holds the gate to an interface.
-fn is_on(pin: &Pin, index: u32, interface: &str) -> Result<bool, GateError> {
-    Ok(match pin.hold {
-        Hold::Clsact => pin.interface == interface,
-        Hold::Link(_) => link_interface(pin)? == Some(index),
-    })
+/// The number of the interface that `pin` holds the gate to; none where that is gone.
+pub(super) fn interface_of(pin: &Pin) -> Result<Option<u32>, GateError> {
+    match pin.hold {
+        // That there is none of that name is the answer.
+        Hold::Clsact => Ok(if_nametoindex(pin.interface.as_str()).ok()),
+        Hold::Link(_) => link_interface(pin),
+    }
 }
 
 /// Takes the gate off the interface that `pin` holds it to, and removes the pin.
@@ -303,72 +313,9 @@ fn detach_clsact(interface: &str) -> Result<(), Cause> {
     }
 }
 
-fn interface_index(interface: &str) -> Result<u32, GateError> {
-    if_nametoindex(interface).map_err(|_| {
-        let present = if_nameindex().map(|all| {
-            let names: Vec<_> = all.iter().map(|one| one.name().to_string_lossy().into_owned()).collect();
-            names.join(", ")
-        });
-        GateError::NoInterface {
-            interface: interface.to_owned(),
-            present: present.unwrap_or_else(|error| format!("unknown: {error}")),
-        }
+fn find<'l>(interface: &str, links: &'l [Link]) -> Result<&'l Link, GateError> {
+    links.iter().find(|link| link.is_called(interface)).ok_or_else(|| {
+        let present: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        GateError::NoInterface { interface: interface.to_owned(), present: present.join(", ") }
     })
-}
-
-/// The program reads Ethernet headers: on an interface without them it would take other bytes for an address.
-fn check_ethernet(interface: &str, index: u32) -> Result<(), GateError> {
-    let interface = interface.to_owned();
-    match netlink::interface(index) {
-        Ok(found) if found.is_ethernet => Ok(()),
-        Ok(_) => Err(GateError::NotEthernet { interface }),
-        Err(source) => Err(GateError::Interface { interface, source }),
-    }
-}
-
-fn refused(interface: &str, mode: AttachedMode, source: Cause) -> GateError {
-    let reason = match (system_error(source.as_ref()), mode) {
-        (Some(libc::EOPNOTSUPP), AttachedMode::Native) => "its driver has no XDP".to_owned(),
-        (Some(libc::ERANGE), _) => {
-            format!("the MTU is too large for XDP (`ip link set dev {interface} mtu 1500`)")
-        }
-        (Some(libc::ENOSPC | libc::ENOMEM), _) => {
-            "the driver is short of queues or memory for XDP".to_owned()
-        }
-        (Some(libc::EPERM | libc::EACCES), _) => "the kernel does not permit it".to_owned(),
-        _ => "the kernel or the driver refused".to_owned(),
-    };
-    GateError::Attach { interface: interface.to_owned(), mode, reason, source }
-}
-
-fn fallback_warning(interface: &str, refusal: &GateError) -> String {
-    let why = match refusal {
-        GateError::Attach { reason, source, .. } => format!("{reason} ({})", root_cause(source.as_ref())),
-        GateError::Occupied { program, .. } => format!("another XDP program{program} is attached"),
-        other => other.to_string(),
-    };
-    format!(
-        "{interface} is guarded at TC ingress, not by XDP in its driver: {why}. Each dropped packet costs several \
-         times as much, since the kernel has built its buffer by then; what is blocked is the same."
-    )
-}
-
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
-/// The XDP program on an interface as words with a space before; nothing where it cannot be known.
-fn occupant(index: u32) -> String {
-    let Some(id) = netlink::interface(index).ok().and_then(|interface| interface.xdp_program) else {
-        return String::new();
-    };
-    let name = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
-    match name.as_ref().and_then(|program| program.name_as_str()) {
-        Some(name) => format!(" (id {id}, `{name}`)"),
-        None => format!(" (id {id})"),
-    }
 }

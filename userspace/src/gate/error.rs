@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use aya::EbpfError;
 use aya::programs::ProgramError;
 
+use crate::host::HostError;
+
 /// An operation on the gate that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
@@ -99,20 +101,18 @@ pub enum GateError {
         /// Those that there are.
         present: String,
     },
-    /// What the kernel knows of an interface could not be read.
-    #[error("cannot ask the kernel about the interface {interface}")]
-    Interface {
+    /// What the kernel knows of the interfaces could not be read.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The program would see nothing there, or something other than Ethernet frames.
+    #[error("{interface} {why}; guard {instead} instead")]
+    Unfit {
         /// The interface.
         interface: String,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-    /// The interface has no Ethernet headers: a tunnel, or loopback.
-    #[error("{interface} is not an Ethernet interface; guard the one that its packets come in by")]
-    NotEthernet {
-        /// The interface.
-        interface: String,
+        /// Why, as the end of a sentence.
+        why: &'static str,
+        /// Which one to guard.
+        instead: String,
     },
     /// Another XDP program is there.
     #[error(

@@ -52,12 +52,12 @@ pub(super) struct Loaded {
 }
 
 /// How one map must be for its pin to be taken over.
-struct Shape {
+pub(super) struct Shape {
     name: &'static str,
-    kind: MapType,
-    key_size: usize,
-    value_size: usize,
-    capacity: u32,
+    pub(super) kind: MapType,
+    pub(super) key_size: usize,
+    pub(super) value_size: usize,
+    pub(super) capacity: u32,
 }
 
 impl Shape {
@@ -86,7 +86,7 @@ impl Shape {
     }
 
     /// The maps that are pinned.
-    fn all(capacity: Capacity) -> [Shape; 11] {
+    pub(super) fn all(capacity: Capacity) -> [Shape; 11] {
         let words = u32::try_from(FILTER_WORDS).unwrap_or(u32::MAX);
         [
             Shape::control(),
@@ -136,7 +136,7 @@ pub(super) fn load(pins: &Pins, options: &Options, now: Mono) -> Result<Loaded, 
     let mut loader = constants.loader(capacity);
     let shapes = Shape::all(capacity);
     let found: Vec<Pinned> = shapes.iter().map(|shape| pinned(pins, shape)).collect::<Result<_, _>>()?;
-    let mut took_over = !found.contains(&Pinned::Missing);
+    let mut took_over = found.iter().all(|found| matches!(found, Pinned::Fits | Pinned::OtherCapacity));
     let tables_fit = TABLES.iter().all(|name| {
         shapes.iter().zip(&found).any(|(shape, found)| shape.name == *name && *found == Pinned::Fits)
     });

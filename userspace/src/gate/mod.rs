@@ -11,13 +11,15 @@ mod attach;
 mod detach;
 mod error;
 mod family;
+mod features;
 mod load;
 mod maps;
 mod measures;
-mod netlink;
+mod memory;
 mod packet;
 mod pins;
 mod privileges;
+mod refusal;
 mod selftest;
 mod shared;
 mod side;
@@ -37,11 +39,13 @@ use xdpban_common::program;
 pub use xdpban_common::{NEVER, Outcome, Totals};
 use xdpban_engine::target::Target;
 
-pub use self::attach::Attached;
+pub use self::attach::{Attached, Held};
 pub use self::detach::{Detached, detach, read_pinned};
 pub use self::error::{AttachedMode, GateError};
+pub use self::features::{check_pins, kernel_version, missing_capabilities, pinned_holds, rehearse};
+pub use self::memory::{Memory, tables as table_memory};
 pub use self::privileges::check as check_privileges;
-pub use self::tables::{Entry, Insertion};
+pub use self::tables::{Entry, Insertion, Reconciled};
 pub use self::trace::PacketLog;
 
 use self::maps::Maps;
@@ -102,6 +106,15 @@ impl Gate {
     /// not blocked, which is no error.
     pub fn remove(&mut self, targets: &[Target]) -> Vec<Option<Entry>> {
         self.tables.remove(targets)
+    }
+
+    /// Makes the tables hold exactly `wanted`, and says what someone else had put in, taken out or changed.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel does not take a prefix.
+    pub fn reconcile(&mut self, wanted: &[Insertion]) -> Result<Reconciled, GateError> {
+        self.tables.reconcile(wanted)
     }
 
     /// Makes the networks that are never dropped those of `networks`.

@@ -122,7 +122,7 @@ impl Pins {
         self.links().join(format!("{}-{}", hold.name(), interface.replace('.', ":")))
     }
 
-    /// The holds that are pinned, on whatever interface.
+    /// The holds that are pinned, in the order of their interfaces.
     pub(super) fn holds(&self) -> Result<Vec<Pin>, GateError> {
         let mut pins = Vec::new();
         for path in list(&self.links())? {
@@ -133,6 +133,7 @@ impl Pins {
             let Some(hold) = Hold::ALL.into_iter().find(|hold| hold.name() == kind) else { continue };
             pins.push(Pin { interface: interface.replace(':', "."), hold, path });
         }
+        pins.sort_by(|one, other| one.interface.cmp(&other.interface));
         Ok(pins)
     }
 

@@ -30,10 +30,15 @@ pub fn check() -> Result<(), GateError> {
         }
     }
     // Where this cannot be read, the kernel's own answer will have to do.
-    let Ok(status) = fs::read_to_string("/proc/self/status") else { return Ok(()) };
-    let Some(effective) = effective(&status) else { return Ok(()) };
-    let missing = missing(effective);
+    let Some(missing) = missing_now() else { return Ok(()) };
     if missing.is_empty() { Ok(()) } else { Err(GateError::Privileges { missing: missing.join(", ") }) }
+}
+
+/// The capabilities that the process lacks; none where that cannot be read.
+pub(super) fn missing_now() -> Option<Vec<&'static str>> {
+    // The callers know what to make of its absence.
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    Some(missing(effective(&status)?))
 }
 
 fn effective(status: &str) -> Option<u64> {

@@ -47,16 +47,22 @@ impl<F: Family> Side<F> {
         capacity: Capacity,
     ) -> io::Result<Side<F>> {
         let slots = Slots::new(table, seed);
-        let mut lengths = vec![0; usize::from(F::BITS) + 1];
-        for (target, _) in slots.entries() {
-            if let Some(count) = lengths.get_mut(usize::from(target.prefix_len())) {
+        let lengths = vec![0; usize::from(F::BITS) + 1];
+        let mut side = Side { slots, prefixes, filter, seed, capacity, lengths, stale: 0 };
+        side.recount()?;
+        Ok(side)
+    }
+
+    /// Counts what stands in the table, and makes filter and trie lead to it.
+    pub(super) fn recount(&mut self) -> io::Result<()> {
+        self.lengths.fill(0);
+        for (target, _) in self.slots.entries() {
+            if let Some(count) = self.lengths.get_mut(usize::from(target.prefix_len())) {
                 *count += 1;
             }
         }
-        let mut side = Side { slots, prefixes, filter, seed, capacity, lengths, stale: 0 };
-        side.make_filter();
-        side.make_prefixes()?;
-        Ok(side)
+        self.make_filter();
+        self.make_prefixes()
     }
 
     /// Puts an entry in. One that is there keeps its counts and gets the expiry and the measure of `entry`.

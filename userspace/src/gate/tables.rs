@@ -4,6 +4,7 @@
 //! call, and nothing can fail but for want of room. What the program is told (the filters, the kinds of block) never
 //! leaves out a block that is in its table.
 
+use std::collections::HashMap;
 use std::mem::offset_of;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Release;
@@ -51,6 +52,15 @@ pub struct Insertion {
     pub expires: Option<Mono>,
     /// What befalls its packets.
     pub measure: Measure,
+}
+
+/// What of the tables was not as the controller had left it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Entries that had gone or changed.
+    pub put_back: Vec<Target>,
+    /// Entries that the controller had not made.
+    pub taken_out: Vec<Target>,
 }
 
 /// What the tables stand in.
@@ -144,6 +154,36 @@ impl Tables {
         }
         self.tell();
         removed
+    }
+
+    /// Makes the tables hold exactly `wanted`, whoever changed them meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel does not take a prefix.
+    pub(super) fn reconcile(&mut self, wanted: &[Insertion]) -> Result<Reconciled, GateError> {
+        self.v4.recount().map_err(writing(map::PREFIX4))?;
+        self.v6.recount().map_err(writing(map::PREFIX6))?;
+        let by_target: HashMap<Target, &Insertion> = wanted.iter().map(|one| (one.target, one)).collect();
+        let mut reconciled = Reconciled::default();
+        let mut present = 0;
+        for (target, entry) in self.entries() {
+            match by_target.get(&target) {
+                None => reconciled.taken_out.push(target),
+                Some(one) if one.expires == entry.deadline() && one.measure == entry.measure => present += 1,
+                Some(_) => reconciled.put_back.push(target),
+            }
+        }
+        let missing = by_target.len() - present - reconciled.put_back.len();
+        if missing > 0 {
+            let gone = wanted.iter().map(|one| one.target).filter(|target| self.entry(target).is_none());
+            reconciled.put_back.extend(gone);
+        }
+        self.remove(&reconciled.taken_out);
+        let again: Vec<Insertion> =
+            reconciled.put_back.iter().filter_map(|target| by_target.get(target).map(|one| **one)).collect();
+        self.insert(&again);
+        Ok(reconciled)
     }
 
     /// The entry of exactly `target`.

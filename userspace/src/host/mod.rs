@@ -3,8 +3,13 @@
 //!
 //! All of it is read from the network namespace of the calling thread.
 
+mod device;
+mod fitness;
+mod links;
+pub(crate) mod netlink;
 mod resolver;
 mod routes;
+mod select;
 mod watcher;
 
 use std::fs;
@@ -16,7 +21,13 @@ use nix::errno::Errno;
 use nix::sys::socket::SockaddrStorage;
 use xdpban_engine::HostAddresses;
 
+pub use self::device::{XdpFeatures, driver, offloads, xdp_features};
+pub use self::fitness::{Fitness, fitness};
+pub use self::links::{Link, links};
+pub use self::select::{Selected, select};
 pub use self::watcher::Watcher;
+
+use self::netlink::NetlinkError;
 
 /// Why the host's addresses are not known.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +38,13 @@ pub enum HostError {
         /// What it said.
         #[source]
         source: Errno,
+    },
+    /// The kernel did not describe the interfaces.
+    #[error("cannot list this host's interfaces")]
+    Links {
+        /// What it said.
+        #[source]
+        source: NetlinkError,
     },
     /// A file that tells of routes or name servers could not be read.
     #[error("cannot read {}", path.display())]
@@ -44,6 +62,12 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The host's name; none where the kernel has none that is text.
+pub fn name() -> Option<String> {
+    // uname(2) fails for a bad pointer alone.
+    nix::sys::utsname::uname().ok()?.nodename().to_str().map(str::to_owned)
 }
 
 /// The addresses that the host depends on at present.

@@ -14,6 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use super::frame::{ipv4, ipv6};
 use super::*;
 use crate::config::Mode;
+use crate::host::{self, Link};
 
 /// Sends a frame out of an interface, so that its peer receives it.
 fn send(interface: &str, frame: &[u8]) {
@@ -37,11 +38,26 @@ fn send(interface: &str, frame: &[u8]) {
 }
 
 fn xdp_program(interface: &str) -> Option<u32> {
-    netlink::interface(index(interface)).unwrap().xdp_program
+    link(interface).xdp_program
 }
 
 fn index(interface: &str) -> u32 {
     if_nametoindex(interface).unwrap()
+}
+
+fn link(interface: &str) -> Link {
+    host::links().unwrap().into_iter().find(|link| link.name == interface).unwrap()
+}
+
+/// The interfaces that the gate is held to, and how.
+fn held(gate: &Gate) -> Vec<(String, AttachedMode)> {
+    gate.held().unwrap().into_iter().map(|held| (held.interface, held.mode)).collect()
+}
+
+fn release(gate: &mut Gate) {
+    for held in gate.held().unwrap() {
+        gate.release(&held).unwrap();
+    }
 }
 
 /// What became of a frame that comes in by `receiver`, which is the peer of `sender`.
@@ -94,7 +110,7 @@ fn in_every_mode_a_blocked_source_is_dropped_and_a_bystander_is_not() {
         ];
         for (mode, expected) in modes {
             assert_eq!(gate.attach("v0", mode).unwrap(), attached("v0", expected));
-            assert_eq!(gate.attached().unwrap(), [attached("v0", expected)], "only one holds");
+            assert_eq!(held(&gate), [("v0".to_owned(), expected)], "only one holds");
             assert_eq!(verdict_on_the_wire(&gate, "v1", &ipv4("203.0.113.7")), Outcome::Exact4, "{expected}");
             assert_eq!(verdict_on_the_wire(&gate, "v1", &ipv4("203.0.113.8")), Outcome::Clean, "{expected}");
             assert_eq!(
@@ -242,9 +258,15 @@ fn a_large_mtu_is_met_by_the_program_for_several_buffers() {
         }
         let mut gate = lab.open();
         block(&mut gate, &["203.0.113.7"]);
-        assert_eq!(gate.attach("v0", Mode::Auto).unwrap(), attached("v0", AttachedMode::Native));
         let mut frame = ipv4("203.0.113.7");
         frame.resize(8000, 0);
+        let attached_by = gate.attach("v0", Mode::Auto).unwrap().mode;
+        if !has_frags() {
+            assert_eq!(attached_by, AttachedMode::Tc);
+            assert_eq!(verdict_on_the_wire(&gate, "v1", &frame), Outcome::Exact4);
+            return;
+        }
+        assert_eq!(attached_by, AttachedMode::Native);
         assert_eq!(verdict_on_the_wire(&gate, "v1", &frame), Outcome::Exact4);
         assert_eq!(gate.entry(&target("203.0.113.7")).unwrap().bytes, 8000);
         drop(gate);
@@ -265,7 +287,7 @@ fn an_interface_that_was_deleted_and_made_again_is_attached_afresh() {
             run("ip", &["link", "del", "v0"]);
             lab.veth("v0", "v1");
             gate.attach("v0", mode).unwrap();
-            assert_eq!(gate.attached().unwrap().len(), 1);
+            assert_eq!(held(&gate).len(), 1);
             assert_eq!(verdict_on_the_wire(&gate, "v1", &ipv4("203.0.113.7")), Outcome::Exact4);
         }
     });
@@ -282,9 +304,9 @@ fn a_renamed_interface_keeps_its_link() {
         run("ip", &["link", "set", "wan.100", "up"]);
         assert_eq!(gate.attach("wan.100", Mode::Native).unwrap(), attached("wan.100", AttachedMode::Native));
         assert_eq!(link_pins(lab), ["native-wan:100"], "a bpffs takes no dots");
-        gate.detach_from("wan.100").unwrap();
+        release(&mut gate);
         assert_eq!(xdp_program("wan.100"), None);
-        assert_eq!(gate.attached().unwrap(), []);
+        assert_eq!(held(&gate), []);
     });
 }
 
@@ -294,17 +316,17 @@ fn on_kernels_without_tcx_a_classifier_stays_and_is_replaced_in_place() {
         quiet_veth(lab);
         let mut gate = lab.open();
         block(&mut gate, &["203.0.113.7"]);
-        gate.attach_clsact("v0").unwrap();
+        gate.attach_clsact(&link("v0")).unwrap();
         assert_eq!(verdict_on_the_wire(&gate, "v1", &ipv4("203.0.113.7")), Outcome::Exact4);
         drop(gate);
         let filters = || run("tc", &["filter", "show", "dev", "v0", "ingress"]);
         assert_eq!(filters().matches("direct-action").count(), 1, "{}", filters());
 
         let mut gate = lab.open();
-        gate.attach_clsact("v0").unwrap();
+        gate.attach_clsact(&link("v0")).unwrap();
         assert_eq!(filters().matches("direct-action").count(), 1, "{}", filters());
         assert_eq!(verdict_on_the_wire(&gate, "v1", &ipv4("203.0.113.7")), Outcome::Exact4);
-        assert_eq!(gate.attached().unwrap(), [attached("v0", AttachedMode::Tc)]);
+        assert_eq!(held(&gate), [("v0".to_owned(), AttachedMode::Tc)]);
 
         let detached = detach(&lab.pins()).unwrap();
         assert_eq!(detached.interfaces, [("v0".to_owned(), AttachedMode::Tc)]);
@@ -331,10 +353,69 @@ fn an_interface_without_ethernet_headers_is_refused() {
         for interface in ["tun7", "lo"] {
             for mode in [Mode::Auto, Mode::Tc, Mode::Generic] {
                 let error = gate.attach(interface, mode).unwrap_err();
-                assert!(matches!(error, GateError::NotEthernet { .. }), "{interface}: {error}");
+                assert!(matches!(error, GateError::Unfit { .. }), "{interface}: {error}");
             }
         }
         gate.attach("tap7", Mode::Auto).unwrap();
+    });
+}
+
+#[test]
+fn a_driver_that_is_short_of_queues_is_quoted_and_auto_goes_to_tc() {
+    in_lab(|lab| {
+        let queues =
+            "link add v1 numtxqueues 4 numrxqueues 4 type veth peer name v0 numtxqueues 1 numrxqueues 1";
+        run("ip", &queues.split(' ').collect::<Vec<_>>());
+        run("ip", &["link", "set", "v0", "up"]);
+        run("ip", &["link", "set", "v1", "up"]);
+        let mut gate = lab.open();
+        block(&mut gate, &["203.0.113.7"]);
+        let error = gate.attach("v0", Mode::Native).unwrap_err().to_string();
+        assert!(error.contains("rx queues") && error.contains("ethtool -L v0"), "{error}");
+        assert_eq!(xdp_program("v0"), None, "to ask for the reason leaves nothing behind");
+        let attached = gate.attach("v0", Mode::Auto).unwrap();
+        assert_eq!(attached.mode, AttachedMode::Tc);
+        assert!(attached.warning.unwrap().contains("rx queues"));
+        assert_eq!(verdict_on_the_wire(&gate, "v1", &ipv4("203.0.113.7")), Outcome::Exact4);
+        assert_eq!(verdict_on_the_wire(&gate, "v1", &ipv4("203.0.113.8")), Outcome::Clean);
+    });
+}
+
+#[test]
+fn what_lies_over_an_interface_or_has_ports_is_guarded_at_tc_and_they_are_named() {
+    in_lab(|lab| {
+        quiet_veth(lab);
+        run("ip", &["link", "add", "mv0", "link", "v0", "type", "macvlan"]);
+        run("ip", &["link", "add", "br0", "type", "bridge"]);
+        lab.veth("v2", "v3");
+        run("ip", &["link", "set", "v2", "master", "br0"]);
+        let mut gate = lab.open();
+        for (interface, entrance) in [("mv0", "v0"), ("br0", "v2")] {
+            let attached = gate.attach(interface, Mode::Auto).unwrap();
+            assert_eq!(attached.mode, AttachedMode::Tc, "{interface}");
+            let warning = attached.warning.unwrap();
+            assert!(warning.contains(&format!("guard {entrance}")), "{warning}");
+        }
+    });
+}
+
+#[test]
+fn the_hold_on_an_interface_that_went_to_another_namespace_is_no_other_interfaces() {
+    in_lab(|lab| {
+        quiet_veth(lab);
+        let mut gate = lab.open();
+        gate.attach("v0", Mode::Native).unwrap();
+        let mut elsewhere = Command::new("unshare").args(["--net", "sleep", "60"]).spawn().unwrap();
+        thread::sleep(Duration::from_millis(200));
+        let pid = elsewhere.id().to_string();
+        run("ip", &["link", "set", "v0", "netns", &pid]);
+        let gone = gate.held().unwrap();
+        assert_eq!(gone.len(), 1, "the kernel leaves the program where it is");
+        gate.release(&gone[0]).unwrap();
+        let there = run("nsenter", &["--net", "--target", &pid, "ip", "link", "show", "v0"]);
+        assert!(!there.contains("xdp"), "{there}");
+        elsewhere.kill().unwrap();
+        elsewhere.wait().unwrap();
     });
 }
 

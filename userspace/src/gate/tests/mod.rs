@@ -7,6 +7,7 @@ mod pinning;
 mod rates;
 mod tables;
 mod verdicts;
+mod verifier;
 
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use aya::util::KernelVersion;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -22,6 +24,16 @@ use xdpban_engine::time::Mono;
 
 use super::*;
 use crate::clock;
+
+/// Whether the kernel hands programs packets in several buffers.
+fn has_frags() -> bool {
+    KernelVersion::current().unwrap() >= KernelVersion::new(5, 18, 0)
+}
+
+/// The programs of XDP that judge the packets of an interface and that this kernel can have.
+fn xdp_entries() -> &'static [&'static str] {
+    if has_frags() { &[program::XDP, program::XDP_FRAGS] } else { &[program::XDP] }
+}
 
 /// A network namespace, and a mount namespace with a bpffs in it.
 struct Lab {

@@ -143,3 +143,38 @@ fn a_full_table_takes_what_fits_and_names_the_rest() {
         insert(&mut gate, &[(entries[left_out[0]].0, None)]);
     });
 }
+
+#[test]
+fn what_someone_else_changed_is_found_and_mended() {
+    in_lab(|lab| {
+        let mut gate = lab.open();
+        let wanted = ["203.0.113.1", "203.0.113.2", "198.51.100.0/24", "2001:db8:1:2::/64", "2001:db8::/32"];
+        let wanted = insertions(&wanted.map(|text| (target(text), in_an_hour())));
+        gate.insert(&wanted);
+        assert_eq!(gate.reconcile(&wanted).unwrap(), Reconciled::default());
+
+        let mut other = lab.open();
+        other.remove(&[wanted[1].target, wanted[2].target, wanted[3].target]);
+        insert(
+            &mut other,
+            &[(wanted[0].target, Some(Mono(1))), (target("192.0.2.1"), None), (target("192.0.2.0/25"), None)],
+        );
+        drop(other);
+        let mut found = gate.reconcile(&wanted).unwrap();
+        found.put_back.sort();
+        found.taken_out.sort();
+        assert_eq!(found.put_back, [wanted[2], wanted[0], wanted[1], wanted[3]].map(|one| one.target));
+        assert_eq!(found.taken_out, [target("192.0.2.0/25"), target("192.0.2.1")]);
+        for (address, expected) in [
+            ("203.0.113.1", Outcome::Exact4),
+            ("203.0.113.2", Outcome::Exact4),
+            ("198.51.100.9", Outcome::Prefix4),
+            ("2001:db8:1:2::3", Outcome::Exact6),
+            ("2001:db8:9::1", Outcome::Prefix6),
+            ("192.0.2.1", Outcome::Clean),
+        ] {
+            assert_eq!(gate.verdict(address.parse().unwrap()).unwrap(), expected, "{address}");
+        }
+        assert_eq!(gate.reconcile(&wanted).unwrap(), Reconciled::default());
+    });
+}
