@@ -1,0 +1,249 @@
+//! Running commands beside the controller's loop, on a thread of their own, so that nothing of them can hold it up.
+//!
+//! Each command has a queue of its own, so that one that hangs holds up itself alone. A queue holds [`WAITING`] runs beside
+//! those that are under way; a run for which there is no room is refused, which goes on record.
+
+mod child;
+mod event;
+mod notify;
+mod output;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use xdpban_engine::change::CommandRun;
+
+use crate::clock;
+use crate::config::{Command, What};
+use crate::store::{Exit, Ran, Step};
+use child::{Ended, Job};
+
+pub use event::restored;
+
+/// Runs of one command that may wait.
+const WAITING: usize = 64;
+
+/// Outcomes that may wait for the loop; a command whose outcome waits holds its place.
+const OUTCOMES: usize = 64;
+
+/// After how long a notification that failed is tried again, time after time.
+const RETRIES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+
+/// What came of a run.
+pub struct Outcome {
+    /// The run; none for a digest of several.
+    pub run: Option<CommandRun>,
+    /// What goes on record.
+    pub ran: Ran,
+}
+
+/// The commands of the configuration, and the thread that runs them.
+pub struct Runner {
+    queues: HashMap<Arc<str>, (Command, mpsc::Sender<Order>)>,
+    outcomes: mpsc::Sender<Outcome>,
+    state: PathBuf,
+    runtime: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A run that is due.
+struct Order {
+    run: CommandRun,
+    event: Value,
+}
+
+impl Runner {
+    /// Starts the thread. Outcomes come from the receiver; `state` is where accounts that are locked are noted.
+    ///
+    /// # Errors
+    /// The thread cannot be made.
+    pub fn start(commands: &[Command], state: &Path) -> io::Result<(Runner, mpsc::Receiver<Outcome>)> {
+        let (outcomes, receiver) = mpsc::channel(OUTCOMES);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name("commands".to_owned()).spawn(move || {
+            // An error is that the other end is gone, which means the same.
+            runtime.block_on(stopped).ok();
+            // What still starts is not waited for.
+            runtime.shutdown_background();
+        })?;
+        let mut runner = Runner {
+            queues: HashMap::new(),
+            outcomes,
+            state: state.to_owned(),
+            runtime: handle,
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        runner.replace(commands);
+        Ok((runner, receiver))
+    }
+
+    /// Goes on with other commands. What waits for those that are gone, or are no longer the same, is still run.
+    pub fn replace(&mut self, commands: &[Command]) {
+        self.queues.retain(|_, (known, _)| commands.contains(known));
+        for command in commands {
+            if self.queues.contains_key(&command.name) {
+                continue;
+            }
+            let (sender, orders) = mpsc::channel(WAITING);
+            let worker = Worker {
+                command: command.clone(),
+                state: self.state.clone(),
+                outcomes: self.outcomes.clone(),
+            };
+            match command.digest {
+                Some(every) => drop(self.runtime.spawn(Arc::new(worker).gather(orders, every))),
+                None => drop(self.runtime.spawn(Arc::new(worker).work(orders))),
+            }
+            self.queues.insert(Arc::clone(&command.name), (command.clone(), sender));
+        }
+    }
+
+    /// Has a command run, some time soon; never waits. Where it cannot be, returns what goes on record.
+    pub fn submit(&self, run: &CommandRun) -> Result<(), Box<Ran>> {
+        let timeout = run.why.expires.map(|expires| expires.wall.since(run.why.created).as_secs());
+        let event = event::json(run, timeout);
+        let refused = |why: String| {
+            let ended = Ended { exit: Exit::NotRun(why), output: String::new(), took: Duration::ZERO };
+            Box::new(ran(&run.on_record(), Some(run), &event, ended))
+        };
+        let Some((_, queue)) = self.queues.get(&run.command) else {
+            return Err(refused("the configuration has no such command any longer".to_owned()));
+        };
+        match queue.try_send(Order { run: run.clone(), event: event.clone() }) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(refused(format!("{WAITING} of its runs wait already"))),
+            Err(TrySendError::Closed(_)) => Err(refused("the controller stops".to_owned())),
+        }
+    }
+
+    /// Ends the thread, and with it the commands that still run: what was to be undone is undone after the next start.
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // An error is that it has ended.
+            stop.send(()).ok();
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread that runs commands panicked");
+        }
+    }
+}
+
+/// What works off the queue of one command.
+struct Worker {
+    command: Command,
+    state: PathBuf,
+    outcomes: mpsc::Sender<Outcome>,
+}
+
+impl Worker {
+    /// Runs what is ordered, in order, so many at once as may be.
+    async fn work(self: Arc<Worker>, mut orders: mpsc::Receiver<Order>) {
+        let places = Arc::new(Semaphore::new(self.command.at_most as usize));
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            let Some(Order { run, event }) = orders.recv().await else { return };
+            let worker = Arc::clone(&self);
+            tokio::spawn(async move {
+                let ended = worker.run(&event).await;
+                let ran = ran(&run.on_record(), Some(&run), &event, ended);
+                worker.tell(Outcome { run: Some(run), ran }).await;
+                drop(place);
+            });
+        }
+    }
+
+    /// Gathers what is ordered, and tells of it every so often.
+    async fn gather(self: Arc<Worker>, mut orders: mpsc::Receiver<Order>, every: Duration) {
+        let mut digest = notify::Digest::default();
+        let mut tick = tokio::time::interval(every);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Order { event, .. }) => digest.add(&event, clock::now().wall),
+                    None => return,
+                },
+                _ = tick.tick() => {
+                    let Some(event) = digest.take(clock::now().wall) else { continue };
+                    // Beside this, so that what comes meanwhile is not held up. A try that takes long is bounded, too.
+                    let worker = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        let ended = worker.run(&event).await;
+                        let ran = ran(&worker.command.name, None, &event, ended);
+                        worker.tell(Outcome { run: None, ran }).await;
+                    });
+                }
+            }
+        }
+    }
+
+    async fn tell(&self, outcome: Outcome) {
+        // When the loop has ended there is nobody to tell.
+        self.outcomes.send(outcome).await.ok();
+    }
+
+    async fn run(&self, event: &Value) -> Ended {
+        let retries: &[Duration] = match self.command.what {
+            What::Mail(_) | What::Webhook(_) => &RETRIES,
+            What::Own(_) | What::LockAccount => &[],
+        };
+        for wait in retries {
+            let ended = child::run(self.job(event)).await;
+            if ended.exit.failure().is_none() {
+                return ended;
+            }
+            tokio::time::sleep(*wait).await;
+        }
+        child::run(self.job(event)).await
+    }
+
+    fn job(&self, event: &Value) -> Job {
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect();
+        let line = || format!("{event}\n").into_bytes();
+        let (argv, input) = match &self.command.what {
+            What::Own(argv) => (argv.iter().map(OsString::from).collect(), line()),
+            What::LockAccount => {
+                let mut argv: Vec<OsString> = words(&["/proc/self/exe", "lock-account", "--state"]);
+                argv.push(self.state.clone().into());
+                (argv, line())
+            }
+            What::Mail(to) => (words(&[Command::SENDMAIL, "-t", "-oi"]), notify::mail(to, event)),
+            What::Webhook(url) => (words(&[Command::CURL, "--config", "-"]), notify::request(url, event)),
+        };
+        Job {
+            argv,
+            user: self.command.user.clone(),
+            environment: event::environment(event),
+            input,
+            time_limit: self.command.time_limit,
+        }
+    }
+}
+
+/// What goes on record of a run.
+fn ran(name: &Arc<str>, run: Option<&CommandRun>, event: &Value, ended: Ended) -> Ran {
+    Ran {
+        command: Arc::clone(name),
+        why: run.map(|run| run.why.clone()),
+        step: run.and_then(|run| run.undo).map_or(Step::Add, Step::Delete),
+        exit: ended.exit,
+        output: ended.output.into(),
+        input: event.to_string().into(),
+        at: clock::now().wall,
+        took: ended.took,
+    }
+}
