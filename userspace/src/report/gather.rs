@@ -1,0 +1,181 @@
+//! What a report needs of the record, each part of it read once. The only part of a report that reads.
+
+use std::convert::Infallible;
+use std::path::Path;
+
+use serde_json::Value;
+use xdpban_engine::time::Wall;
+
+use super::acts::{self, Told};
+use super::period::Period;
+use super::requirements::REQUIREMENTS;
+use super::summary::{About, Event, Listing, Record, Report, Watch};
+use super::tally::{Latest, Tallied, Tally, cut};
+use super::times::Zone;
+use super::watch::{Alive, Watching};
+use crate::human::counted;
+use crate::store::{self, Archive, IncidentQuery, Interrupted, StoreError, Verified};
+
+/// What is asked for, and by whom.
+pub struct Asked<'a> {
+    /// The period.
+    pub period: Period,
+    /// How many of a kind are listed at most.
+    pub listed: usize,
+    /// The host.
+    pub host: String,
+    /// Who asks.
+    pub by: String,
+    /// The present.
+    pub now: Wall,
+    /// Tells whose a user id is.
+    pub name_of: &'a dyn Fn(u32) -> String,
+}
+
+/// Makes the report.
+///
+/// # Errors
+/// The record cannot be read, or is damaged.
+pub fn gather(directory: &Path, asked: &Asked<'_>) -> Result<Report, StoreError> {
+    let archive = Archive::open(directory)?;
+    // To verify takes longer than the rest together.
+    let (summed_up, verified) = std::thread::scope(|scope| {
+        let verifying = scope.spawn(|| Archive::open(directory)?.verify(&[]));
+        let summed_up = sum_up(&archive, asked);
+        // Nothing there panics; if it did, so would this.
+        let verified = verifying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (summed_up, verified)
+    });
+    let (tally, happened) = summed_up?;
+    let record = record(&archive, happened.of_record, &verified?)?;
+    let Asked { period, host, by, now, name_of, .. } = asked;
+    let Tallied { totals, outcomes, timeline, response_times, sources, users, rules, unanswered, incidents } =
+        tally.finish(name_of);
+    Ok(Report {
+        about: About {
+            host: host.clone(),
+            from: period.from,
+            to: period.to,
+            time_zone: Zone::new(period, *now),
+            made_at: *now,
+            made_by: by.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        totals,
+        outcomes,
+        timeline,
+        response_times,
+        sources,
+        users,
+        rules,
+        unanswered,
+        incidents,
+        acts: happened.acts,
+        changes: happened.changes,
+        watch: happened.watch,
+        record,
+        requirements: REQUIREMENTS,
+    })
+}
+
+fn sum_up(archive: &Archive, asked: &Asked<'_>) -> Result<(Tally, Happened), StoreError> {
+    let mut tally = Tally::new(&asked.period, asked.listed);
+    each_incident(archive, &asked.period, |incident| {
+        tally.add(incident);
+        Ok::<_, Infallible>(())
+    })
+    .map_err(unread)?;
+    Ok((tally, Happened::read(archive, asked)?))
+}
+
+/// Hands the incidents of `period` to `take`, one by one, the oldest first.
+///
+/// # Errors
+/// The record cannot be read, or `take` failed.
+pub fn each_incident<E>(
+    archive: &Archive,
+    period: &Period,
+    take: impl FnMut(store::Incident) -> Result<(), E>,
+) -> Result<(), Interrupted<E>> {
+    let query =
+        IncidentQuery { since: Some(period.from), until: Some(period.to), ..IncidentQuery::default() };
+    archive.each_incident(&query, take)
+}
+
+/// What happened beside incidents.
+struct Happened {
+    acts: Listing<Event>,
+    changes: Listing<Event>,
+    of_record: Listing<Event>,
+    watch: Watch,
+}
+
+impl Happened {
+    fn read(archive: &Archive, asked: &Asked<'_>) -> Result<Happened, StoreError> {
+        let Asked { period, listed, now, name_of, .. } = asked;
+        let (mut acts, mut changes, mut of_record) =
+            (Latest::new(*listed), Latest::new(*listed), Latest::new(*listed));
+        let mut watching = Watching::new(period, *listed);
+        // Beyond the period, since a start tells of the gap before it.
+        let take = |record: store::Record| {
+            // A body that cannot be read has been tampered with, which is for the chain of hashes to tell.
+            let body: Value = serde_json::from_str(&record.body).unwrap_or_default();
+            if record.kind == "controller.started" {
+                let since = body["unwatched_since"].as_i64().map(Wall);
+                watching.started(record.at, since, body["after"].as_str().unwrap_or_default());
+            }
+            if !period.contains(record.at) {
+                return Ok::<_, Infallible>(());
+            }
+            let uid = body["uid"].as_u64().and_then(|uid| u32::try_from(uid).ok());
+            let by = uid.map_or_else(|| "the controller".to_owned(), name_of);
+            let event = |what| Event { at: record.at, by, what };
+            match acts::told(&record, &body) {
+                Told::Act(what) => acts.add(event(what)),
+                Told::Change(what) => changes.add(event(what)),
+                Told::OfRecord(what) => of_record.add(event(what)),
+                Told::Nothing => {}
+            }
+            Ok(())
+        };
+        archive.each_act((period.from, Wall(i64::MAX)), take).map_err(unread)?;
+        let alive = archive.alive()?.map(|(at, stopped)| Alive { at, stopped });
+        Ok(Happened {
+            acts: acts.into_listing(|event| event),
+            changes: changes.into_listing(|event| event),
+            of_record: of_record.into_listing(|event| event),
+            watch: watching.finish(alive, *now),
+        })
+    }
+}
+
+fn record(archive: &Archive, events: Listing<Event>, verified: &Verified) -> Result<Record, StoreError> {
+    let records = counted(verified.records, "record");
+    let finding = match verified.faults.first() {
+        None => format!("verified: {records} are what was written, and incidents are what they say"),
+        Some(fault) => {
+            let more = match verified.faults.len() as u64 - 1 + verified.more {
+                0 => String::new(),
+                more => format!("; and {}", counted(more, "further fault")),
+            };
+            let of = fault.seq.map(|seq| format!("record {seq}: "));
+            let of = of.or(fault.incident.map(|id| format!("incident {id}: "))).unwrap_or_default();
+            cut(&format!("NOT INTACT, see `xdpban verify-record`: {of}{}", fault.what)) + &more
+        }
+    };
+    Ok(Record {
+        path: archive.path().display().to_string(),
+        verified: verified.faults.is_empty(),
+        finding,
+        head: verified.head.to_string(),
+        oldest: archive.oldest()?,
+        events,
+    })
+}
+
+fn unread(interrupted: Interrupted<Infallible>) -> StoreError {
+    match interrupted {
+        Interrupted::Store(error) => error,
+        Interrupted::Taker(never) => match never {},
+    }
+}

@@ -1,0 +1,255 @@
+//! The incidents of a period, summed up in one pass and bounded memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use xdpban_engine::change::Origin;
+use xdpban_engine::target::Target;
+use xdpban_engine::time::Wall;
+
+use super::frequent::{Commonest, Frequent};
+use super::latencies::Latencies;
+use super::period::Period;
+use super::summary::{
+    Incident, Listing, Outcomes, ResponseTimes, Rule, Source, Timeline, TimelineStep, Top, Totals, User,
+};
+use crate::store::{self, Outcome};
+
+/// Sources, users and rules that are named.
+const TOP: usize = 15;
+
+/// User names that an incident is listed with, and the characters of a text.
+const USERS: usize = 5;
+const TEXT: usize = 240;
+
+/// What was summed up so far.
+#[derive(Debug)]
+pub(super) struct Tally {
+    totals: Totals,
+    outcomes: Outcomes,
+    timeline: Timeline,
+    latencies: Latencies,
+    sources: Frequent<Target, Sums>,
+    users: Frequent<Arc<str>, ()>,
+    rules: Frequent<u32, RuleSums>,
+    unanswered: Latest<store::Incident>,
+    incidents: Latest<store::Incident>,
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    attempts: u64,
+    packets: u64,
+    bytes: u64,
+    last_seen: Wall,
+}
+
+#[derive(Debug, Default)]
+struct RuleSums {
+    level: u8,
+    description: Arc<str>,
+    attempts: u64,
+}
+
+/// The parts of a report that a tally makes.
+pub(super) struct Tallied {
+    pub(super) totals: Totals,
+    pub(super) outcomes: Outcomes,
+    pub(super) timeline: Timeline,
+    pub(super) response_times: ResponseTimes,
+    pub(super) sources: Top<Source>,
+    pub(super) users: Top<User>,
+    pub(super) rules: Top<Rule>,
+    pub(super) unanswered: Listing<Incident>,
+    pub(super) incidents: Listing<Incident>,
+}
+
+impl Tally {
+    /// One that lists `listed` incidents at most.
+    pub(super) fn new(period: &Period, listed: usize) -> Tally {
+        let step = |from| TimelineStep { from, outcomes: Outcomes::default() };
+        Tally {
+            totals: Totals::default(),
+            outcomes: Outcomes::default(),
+            timeline: Timeline { step: period.step(), steps: period.steps().into_iter().map(step).collect() },
+            latencies: Latencies::new(),
+            sources: Frequent::new(),
+            users: Frequent::new(),
+            rules: Frequent::new(),
+            unanswered: Latest::new(listed),
+            incidents: Latest::new(listed),
+        }
+    }
+
+    /// Adds an incident of the period.
+    pub(super) fn add(&mut self, mut incident: store::Incident) {
+        self.count(&incident);
+        if let Some(took) = incident.line_to_block {
+            self.latencies.add(took);
+        }
+        let sums = self.sources.add(incident.target);
+        sums.attempts += u64::from(incident.attempts);
+        sums.packets = sums.packets.saturating_add(incident.dropped_packets);
+        sums.bytes = sums.bytes.saturating_add(incident.dropped_bytes);
+        sums.last_seen = sums.last_seen.max(incident.last_seen);
+        if let Some(rule) = &incident.rule {
+            let sums = self.rules.add(rule.id.0);
+            sums.attempts += u64::from(incident.attempts);
+            sums.level = rule.level;
+            sums.description = Arc::clone(&rule.description);
+        }
+        for user in &incident.users {
+            self.users.add(Arc::clone(user));
+        }
+        // By far the largest part, and not listed.
+        incident.evidence = Vec::new();
+        if matches!(incident.outcome, Outcome::Refused | Outcome::Failed) {
+            self.unanswered.add(incident.clone());
+        }
+        self.incidents.add(incident);
+    }
+
+    fn count(&mut self, incident: &store::Incident) {
+        let totals = &mut self.totals;
+        totals.incidents += 1;
+        match incident.origin {
+            Origin::Rule => totals.by_rule += 1,
+            Origin::Wazuh => totals.by_wazuh += 1,
+            Origin::Operator => totals.by_operator += 1,
+            Origin::Adopted => {}
+        }
+        totals.responded += u64::from(incident.responded_at.is_some());
+        totals.attempts += u64::from(incident.attempts);
+        totals.dropped_packets = totals.dropped_packets.saturating_add(incident.dropped_packets);
+        totals.dropped_bytes = totals.dropped_bytes.saturating_add(incident.dropped_bytes);
+        totals.with_drops += u64::from(incident.dropped_packets > 0);
+        self.outcomes.add(incident.outcome);
+        let after = self.timeline.steps.partition_point(|step| step.from <= incident.first_seen);
+        if let Some(step) = after.checked_sub(1).and_then(|index| self.timeline.steps.get_mut(index)) {
+            step.outcomes.add(incident.outcome);
+        }
+    }
+
+    /// What all of it comes to; `name_of` tells whose a user id is.
+    pub(super) fn finish(self, name_of: &dyn Fn(u32) -> String) -> Tallied {
+        let in_short = |incident| in_short(incident, name_of);
+        let latencies = &self.latencies;
+        let response_times = ResponseTimes {
+            count: latencies.count(),
+            median_ms: latencies.percentile_ms(50),
+            p90_ms: latencies.percentile_ms(90),
+            p99_ms: latencies.percentile_ms(99),
+            max_ms: latencies.max_ms(),
+            bands: latencies.bands(),
+        };
+        let sources = top(self.sources.commonest(TOP), |target, incidents, sums| Source {
+            target: target.to_string(),
+            incidents,
+            attempts: sums.attempts,
+            dropped_packets: sums.packets,
+            dropped_bytes: sums.bytes,
+            last_seen: sums.last_seen,
+        });
+        let users =
+            top(self.users.commonest(TOP), |user, incidents, ()| User { user: cut(&user), incidents });
+        let rules = top(self.rules.commonest(TOP), |id, incidents, sums| Rule {
+            id,
+            level: sums.level,
+            description: cut(&sums.description),
+            incidents,
+            attempts: sums.attempts,
+        });
+        Tallied {
+            totals: self.totals,
+            outcomes: self.outcomes,
+            timeline: self.timeline,
+            response_times,
+            sources,
+            users,
+            rules,
+            unanswered: self.unanswered.into_listing(in_short),
+            incidents: self.incidents.into_listing(in_short),
+        }
+    }
+}
+
+fn top<K, V, T>(commonest: Commonest<K, V>, entry: impl Fn(K, u64, V) -> T) -> Top<T> {
+    Top {
+        distinct: commonest.distinct,
+        exact: commonest.exact,
+        short_by_at_most: commonest.keys.iter().map(|(_, count)| count.uncertainty).max().unwrap_or(0),
+        top: commonest
+            .keys
+            .into_iter()
+            .map(|(key, count)| entry(key, count.occurrences, count.sums))
+            .collect(),
+    }
+}
+
+fn in_short(incident: store::Incident, name_of: &dyn Fn(u32) -> String) -> Incident {
+    Incident {
+        id: incident.id,
+        first_seen: incident.first_seen,
+        target: incident.target.to_string(),
+        rule_id: incident.rule.as_ref().map(|rule| rule.id.0),
+        rule_level: incident.rule.as_ref().map(|rule| rule.level),
+        reason: cut(incident.rule.as_ref().map_or(&incident.reason, |rule| &rule.description)),
+        origin: incident.origin.name(),
+        attempts: incident.attempts,
+        users: incident.users.iter().take(USERS).map(|user| cut(user)).collect(),
+        response: incident.command.as_deref().map_or_else(|| incident.measure.to_string(), cut),
+        action: incident.action,
+        timeout_s: incident.timeout.map(|timeout| timeout.as_secs()),
+        line_to_block_ms: incident.line_to_block.map(|took| took.as_secs_f64() * 1000.0),
+        dropped_packets: incident.dropped_packets,
+        dropped_bytes: incident.dropped_bytes,
+        outcome: incident.outcome,
+        outcome_at: incident.outcome_at,
+        outcome_reason: why(incident.outcome_reason.as_deref(), incident.outcome_uid),
+        by: incident.uid.map(name_of),
+        outcome_by: incident.outcome_uid.map(name_of),
+    }
+}
+
+/// Why an incident ended, without the operator's number, whose name stands beside it.
+fn why(reason: Option<&str>, uid: Option<u32>) -> Option<String> {
+    let by = uid.map_or_else(String::new, |uid| format!("by uid {uid}"));
+    let reason = reason?;
+    let rest = reason.strip_prefix(&*by).unwrap_or(reason);
+    let why = rest.strip_prefix(": ").unwrap_or(rest);
+    (!why.is_empty()).then(|| cut(why))
+}
+
+/// `text`, cut to a length that fits a table.
+pub(super) fn cut(text: &str) -> String {
+    match text.char_indices().nth(TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The latest of many things, in the order in which they came.
+#[derive(Debug)]
+pub(super) struct Latest<T> {
+    limit: usize,
+    total: u64,
+    kept: VecDeque<T>,
+}
+
+impl<T> Latest<T> {
+    pub(super) fn new(limit: usize) -> Latest<T> {
+        Latest { limit, total: 0, kept: VecDeque::new() }
+    }
+
+    pub(super) fn add(&mut self, thing: T) {
+        self.total += 1;
+        self.kept.push_back(thing);
+        if self.kept.len() > self.limit {
+            self.kept.pop_front();
+        }
+    }
+
+    pub(super) fn into_listing<U>(self, shown: impl Fn(T) -> U) -> Listing<U> {
+        Listing { total: self.total, listed: self.kept.into_iter().map(shown).collect() }
+    }
+}

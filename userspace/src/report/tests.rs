@@ -1,0 +1,452 @@
+//! Tests of reports on real records.
+
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use xdpban_engine::change::{Block, End, Expiry, Origin, Protection, Protector, Refusal, Refused};
+use xdpban_engine::measure::Measure;
+use xdpban_engine::rules::{RuleId, RuleRef};
+use xdpban_engine::target::Target;
+use xdpban_engine::time::{Mono, Wall};
+
+use super::*;
+use crate::store::{Act, Archive, Interrupted, Outcome, Store, Targets, Write};
+
+const SECOND: i64 = 1_000_000;
+const DAY: i64 = 86_400;
+
+/// What an attacker would have run, shown or calculated.
+const HOSTILE: &str =
+    "=cmd|'/c calc'!A1</td><script>alert(\"1\")</script>|[x](http://e.example)`\u{1b}[2J\r\n\u{202e}";
+
+/// When October 2026 begins, by UTC, and when reports are made: on 24 November.
+fn october() -> Wall {
+    Wall("2026-10-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_microsecond())
+}
+
+fn present() -> jiff::Zoned {
+    "2026-11-24T12:00:00[UTC]".parse().unwrap()
+}
+
+/// So many seconds after October began.
+fn at(second: i64) -> Wall {
+    Wall(october().0 + second * SECOND)
+}
+
+fn block(target: &str, begin: i64) -> Block {
+    Block {
+        target: target.parse().unwrap(),
+        created: at(begin),
+        expires: Some(Expiry { mono: Mono(0), wall: at(begin + 100) }),
+        measure: Measure::default(),
+        rule: Some(RuleRef {
+            id: RuleId(5710),
+            level: 5,
+            description: "login as a user that does not exist".into(),
+        }),
+        reason: "login as a user that does not exist".into(),
+        origin: Origin::Rule,
+        offences: 1,
+        attempts: 2,
+        users: vec!["admin".into()],
+        evidence: vec!["Invalid user admin from 203.0.113.7 port 4711".into()],
+    }
+}
+
+fn blocked(block: &Block, took: Duration) -> Write {
+    Write::Blocked { block: block.clone(), at: block.created, took: Some(took), uid: None }
+}
+
+fn ended(block: &Block, end: End, packets: u64) -> Write {
+    let at = block.expires.unwrap().wall;
+    Write::Ended { block: block.clone(), end, at, packets, bytes: packets * 60, reason: None, uid: None }
+}
+
+fn refused(block: &Block) -> Write {
+    let Block { target, .. } = *block;
+    let because = Refusal::Protected(Protection { target, protected: target, by: Protector::Session });
+    Write::Refused { refused: Refused { block: block.clone(), because }, at: block.created }
+}
+
+fn act(second: i64, uid: Option<u32>, act: Act) -> Write {
+    Write::Act { at: at(second), uid, act }
+}
+
+fn started(second: i64) -> Write {
+    let (interfaces, sources) = (vec!["eth0".to_owned()], vec!["/var/log/auth.log".to_owned()]);
+    act(second, None, Act::Started { version: "0", pid: 1, interfaces, sources })
+}
+
+/// The record of `writes`.
+fn record(writes: &[Write]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path()).unwrap();
+    store.write(writes).unwrap();
+    directory
+}
+
+/// A report on `from` to `to` that lists so many.
+fn reported(record: &TempDir, from: &str, to: &str, listed: usize) -> Report {
+    let now = present();
+    let period = Period::new(Some(from), Some(to), &now).unwrap();
+    let now = Wall(now.timestamp().as_microsecond());
+    let (host, by) = ("guarded".to_owned(), "alice (uid 1000)".to_owned());
+    gather(record.path(), &Asked { period, listed, host, by, now, name_of: &|uid| format!("uid {uid}") })
+        .unwrap()
+}
+
+/// An eventful month.
+fn eventful() -> TempDir {
+    let first = block("203.0.113.7", 3600);
+    let again = Block { offences: 2, ..block("203.0.113.7", DAY) };
+    let v6 = Block {
+        users: vec!["root".into(), "admin".into()],
+        rule: Some(RuleRef { id: RuleId(5763), level: 10, description: "too many wrong passwords".into() }),
+        attempts: 8,
+        ..block("2001:db8:1:2::/64", 2 * DAY)
+    };
+    let by_hand = Block {
+        rule: None,
+        reason: "scans".into(),
+        origin: Origin::Operator,
+        expires: None,
+        users: Vec::new(),
+        attempts: 0,
+        ..block("198.51.100.0/24", 3 * DAY)
+    };
+    let hostile =
+        Block { users: vec![HOSTILE.into()], evidence: vec![HOSTILE.into()], ..block("192.0.2.1", 4 * DAY) };
+    let targets = || Targets::of(["198.51.100.0/24"].into_iter());
+    record(&[
+        started(0),
+        blocked(&first, Duration::from_micros(40)),
+        ended(&first, End::Expired, 10),
+        blocked(&again, Duration::from_micros(60)),
+        ended(&again, End::Lifted, 20),
+        act(2 * DAY, None, Act::Stopped { version: "0" }),
+        started(2 * DAY + 3600),
+        blocked(&v6, Duration::from_millis(3)),
+        Write::Blocked { block: by_hand.clone(), at: by_hand.created, took: None, uid: Some(0) },
+        act(
+            3 * DAY,
+            Some(0),
+            Act::Block {
+                targets: targets(),
+                timeout_s: None,
+                reason: Some(HOSTILE.to_owned()),
+                done: 1,
+                refused: 0,
+            },
+        ),
+        refused(&hostile),
+        act(
+            5 * DAY,
+            None,
+            Act::Config {
+                start: false,
+                file: Some("/etc/xdpban/config.toml".to_owned()),
+                digest: "00".repeat(32),
+                changes: vec!["timeout of rule 5710: 100s, was 1h".to_owned()],
+                settings: Vec::new(),
+            },
+        ),
+        Write::Alive { at: at(60 * DAY) },
+    ])
+}
+
+#[test]
+fn known_incidents_come_to_known_figures() {
+    let record = eventful();
+    let report = reported(&record, "2026-10", "2026-10", 100);
+    let totals = &report.totals;
+    assert_eq!((totals.incidents, totals.by_rule, totals.by_operator), (5, 4, 1));
+    assert_eq!((totals.responded, totals.attempts), (4, 2 + 2 + 8 + 2));
+    assert_eq!((totals.dropped_packets, totals.dropped_bytes, totals.with_drops), (30, 1800, 2));
+    let outcomes = Outcome::ALL.map(|outcome| report.outcomes.of(outcome));
+    assert_eq!(outcomes, [2, 1, 1, 1, 0, 0]);
+
+    let by_day: Vec<u64> = report.timeline.steps.iter().map(|step| step.outcomes.total()).collect();
+    assert_eq!(by_day.len(), 31);
+    assert_eq!((&by_day[..6], by_day.iter().sum()), (&[1, 1, 1, 1, 1, 0][..], 5_u64));
+
+    let times = &report.response_times;
+    assert_eq!((times.count, times.median_ms, times.max_ms), (3, Some(0.06), Some(3.0)));
+
+    let sources: Vec<_> =
+        report.sources.top.iter().map(|s| (s.target.as_str(), s.incidents, s.dropped_packets)).collect();
+    assert_eq!(sources[0], ("203.0.113.7", 2, 30));
+    assert_eq!((report.sources.distinct, report.sources.exact), (4, true));
+    let users: Vec<_> = report.users.top.iter().map(|user| (user.user.as_str(), user.incidents)).collect();
+    assert_eq!(users[0], ("admin", 3));
+    let rules: Vec<_> =
+        report.rules.top.iter().map(|rule| (rule.id, rule.incidents, rule.attempts)).collect();
+    assert_eq!(rules, [(5710, 3, 6), (5763, 1, 8)]);
+
+    assert_eq!((report.unanswered.total, report.unanswered.listed[0].outcome), (1, Outcome::Refused));
+    assert_eq!(report.incidents.listed.len(), 5);
+    assert_eq!(report.incidents.listed[3].by.as_deref(), Some("uid 0"));
+    assert_eq!(report.acts.listed[0].by, "uid 0");
+    assert!(report.acts.listed[0].what.starts_with("blocked 198.51.100.0/24 until lifted: "));
+    assert_eq!(
+        report.changes.listed[0].what,
+        "/etc/xdpban/config.toml was read while running: timeout of rule 5710: 100s, was 1h"
+    );
+
+    let gaps: Vec<_> = report.watch.gaps.listed.iter().map(|gap| (gap.from, gap.to)).collect();
+    assert_eq!(gaps, [(at(2 * DAY), at(2 * DAY + 3600))]);
+    assert_eq!(report.watch.watched_s, Some(31 * 86_400 - 3600));
+    assert!(report.record.verified, "{}", report.record.finding);
+    assert_eq!(report.record.head, Archive::open(record.path()).unwrap().head().unwrap().to_string());
+}
+
+#[test]
+fn a_period_has_its_first_moment_and_not_its_end() {
+    let edges = [-1, 0, 31 * DAY - 1, 31 * DAY];
+    let blocks: Vec<Block> =
+        edges.iter().zip(1..).map(|(second, n)| block(&format!("203.0.113.{n}"), *second)).collect();
+    let writes: Vec<Write> = blocks.iter().map(|block| blocked(block, Duration::ZERO)).collect();
+    let record = record(&writes);
+    let report = reported(&record, "2026-10", "2026-10", 100);
+    let targets: Vec<&str> =
+        report.incidents.listed.iter().map(|incident| incident.target.as_str()).collect();
+    assert_eq!(targets, ["203.0.113.2", "203.0.113.3"]);
+    assert_eq!(report.timeline.steps[0].outcomes.total(), 1);
+    assert_eq!(report.timeline.steps[30].outcomes.total(), 1);
+}
+
+#[test]
+fn an_empty_period_is_said_to_be_empty() {
+    let record = record(&[]);
+    let report = reported(&record, "2026-10", "2026-10", 100);
+    assert_eq!((report.totals.incidents, report.watch.watched_s), (0, None));
+    for document in [text(&report), markdown(&report), html(&report)] {
+        assert!(
+            document.contains("In the period 1 to 31 October 2026 no security incident is on record."),
+            "{document}"
+        );
+        assert!(!document.contains("NaN") && !document.contains("inf"), "{document}");
+    }
+    well_formed(&html(&report));
+}
+
+#[test]
+fn what_is_not_listed_is_said() {
+    let blocks: Vec<Block> = (1..=30).map(|n| block(&format!("203.0.113.{n}"), n)).collect();
+    let writes: Vec<Write> = blocks.iter().map(refused).collect();
+    let record = record(&writes);
+    let report = reported(&record, "2026-10", "2026-10", 10);
+    for (total, listed) in [
+        (report.incidents.total, &report.incidents.listed),
+        (report.unanswered.total, &report.unanswered.listed),
+    ] {
+        assert_eq!((total, listed.len()), (30, 10));
+        assert_eq!((&*listed[0].target, &*listed[9].target), ("203.0.113.21", "203.0.113.30"));
+    }
+    for document in [text(&report), markdown(&report), html(&report)] {
+        assert!(document.contains("Listed are the latest 10 of 30 incidents"), "{document}");
+        assert!(!document.contains("203.0.113.20"), "{document}");
+    }
+}
+
+#[test]
+fn every_format_for_people_has_every_section() {
+    let record = eventful();
+    let report = reported(&record, "2026-10", "2026-10", 100);
+    for document in [text(&report), markdown(&report), html(&report)] {
+        for section in requirements::Section::ALL {
+            assert!(document.contains(section.title()), "{}", section.title());
+        }
+        for text in [
+            "Security incidents on guarded",
+            "1 to 31 October 2026",
+            "alice",
+            "203.0.113.7",
+            "2001:db8:1:2::/64",
+            "5763 too many wrong passwords",
+            "2026-10-03 00:00:00",
+            "does not certify",
+            "45 CFR 164.308(a)(6)(ii)",
+        ] {
+            assert!(document.contains(text), "{text}: {document}");
+        }
+    }
+}
+
+#[test]
+fn hostile_text_stays_text() {
+    let record = eventful();
+    let report = reported(&record, "2026-10", "2026-10", 100);
+    let harmless = |document: &str| {
+        assert!(document.contains("calc"), "it is there: {document}");
+        let moves = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!document.contains(moves), "{document:?}");
+    };
+    let page = html(&report);
+    harmless(&page);
+    assert!(!page.contains("<script") && !page.contains("<td><script"));
+    well_formed(&page);
+    for outside in ["http-equiv=\"refresh", "src=", "@import", "url(", "href=\"http"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+
+    harmless(&text(&report));
+
+    let document = markdown(&report);
+    harmless(&document);
+    assert!(
+        document.contains("\\|\\[x\\]\\(http\\://e\\.example)\\`") || document.contains("\\[x\\]\\(http\\:"),
+        "{document}"
+    );
+    let cells = |line: &str| line.replace("\\\\", "").replace("\\|", "").matches('|').count();
+    let mut columns = 0;
+    for line in document.lines() {
+        columns = match (line.starts_with('|'), columns) {
+            (false, _) => 0,
+            (true, 0) => cells(line),
+            (true, columns) => {
+                assert_eq!(cells(line), columns, "{line}");
+                columns
+            }
+        };
+    }
+
+    let json = serde_json::to_value(&report).unwrap();
+    assert!(json["incidents"]["listed"][4]["users"][0].as_str().unwrap().starts_with("=cmd|"));
+}
+
+#[test]
+fn csv_has_every_incident_and_no_formula() {
+    let record = eventful();
+    let period = Period::new(Some("2026-10"), Some("2026-10"), &present()).unwrap();
+    let mut document = csv::HEADER.to_owned();
+    each_incident(&Archive::open(record.path()).unwrap(), &period, |incident| {
+        csv::line(&incident, &mut document);
+        Ok::<_, Interrupted<()>>(())
+    })
+    .unwrap();
+    let rows: Vec<Vec<String>> = document.split_terminator("\r\n").map(fields).collect();
+    assert_eq!(rows.len(), 1 + 5);
+    for row in &rows {
+        assert_eq!(row.len(), rows[0].len());
+        for field in row {
+            assert!(!field.starts_with(['=', '+', '-', '@', '\t', '\r']), "{field}");
+        }
+    }
+    let column = |name: &str| rows[0].iter().position(|column| column == name).unwrap();
+    assert_eq!(rows[1][column("target")], "203.0.113.7");
+    assert_eq!(rows[1][column("line_to_block_ms")], "0.040");
+    assert_eq!(rows[4][column("uid")], "0");
+    assert!(rows[5][column("users")].starts_with("'=cmd|"));
+    assert_eq!(rows[5][column("outcome")], "refused");
+}
+
+/// The fields of a line of CSV.
+fn fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = line.chars().peekable();
+    while let Some(c) = characters.next() {
+        let field = fields.last_mut().unwrap();
+        match c {
+            '"' if quoted && characters.next_if_eq(&'"').is_some() => field.push('"'),
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            c => field.push(c),
+        }
+    }
+    assert!(!quoted, "{line}");
+    fields
+}
+
+/// Checks that every element of `page` is closed in its place, every reference to an id has one, and no id is there twice.
+fn well_formed(page: &str) {
+    const VOID: [&str; 2] = ["meta", "br"];
+    let mut open: Vec<&str> = Vec::new();
+    let (mut ids, mut references) = (Vec::new(), Vec::new());
+    let mut rest = &page["<!DOCTYPE html>".len()..];
+    while let Some(begin) = rest.find('<') {
+        let tag = &rest[begin + 1..];
+        let end = tag.find('>').expect("a tag ends");
+        let (tag, after) = (&tag[..end], &tag[end + 1..]);
+        rest = after;
+        let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap();
+        assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{tag}");
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        for attribute in tag.split('"').collect::<Vec<_>>().chunks_exact(2) {
+            match attribute[0].trim_start_matches(name).trim() {
+                "id=" => ids.push(attribute[1]),
+                "href=" => references.push(attribute[1].strip_prefix('#').expect("within the page")),
+                "aria-labelledby=" => references.extend(attribute[1].split(' ')),
+                _ => {}
+            }
+        }
+        if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name));
+        } else if !tag.ends_with('/') && !VOID.contains(&name) {
+            open.push(name);
+        }
+        if name == "style" && !tag.starts_with('/') {
+            rest = &rest[rest.find("</style>").unwrap()..];
+        }
+    }
+    assert_eq!(open, [""; 0]);
+    for reference in references {
+        assert_eq!(ids.iter().filter(|id| **id == reference).count(), 1, "{reference}");
+    }
+    let mut once = ids.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), ids.len());
+}
+
+/// The most memory that this process has had, in kB.
+fn peak_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// `count` incidents from ever different sources, all over October.
+fn many(count: u32) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path()).unwrap();
+    let mut writes = Vec::new();
+    for n in 0..count {
+        let random = n.wrapping_mul(2_654_435_761) >> 8;
+        let begin = i64::from(n) * 31 * DAY / i64::from(count);
+        // One in ten comes from one of a hundred sources, which stand out.
+        let source = if random.is_multiple_of(10) { random % 100 } else { 1000 + n };
+        let target = Target::exact(std::net::Ipv4Addr::from_bits(0x0a00_0000 + source).into());
+        let users = vec![format!("user{}", random % 5000).into()];
+        let block = Block { target, users, ..block("10.0.0.0", begin) };
+        writes.extend([
+            blocked(&block, Duration::from_micros(30 + u64::from(random % 500))),
+            ended(&block, End::Expired, 7),
+        ]);
+        if writes.len() >= 20_000 {
+            store.write(&writes).unwrap();
+            writes.clear();
+        }
+    }
+    store.write(&writes).unwrap();
+    directory
+}
+
+/// With `cargo test --release -p xdpban report -- --ignored --nocapture` it tells what it measured.
+#[test]
+#[ignore = "takes a minute in a release build and far longer in others"]
+fn a_million_incidents_in_five_seconds_and_little_memory() {
+    let record = many(1_000_000);
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = peak_kb();
+    let start = Instant::now();
+    let report = reported(&record, "2026-10", "2026-10", 500);
+    let page = html(&report);
+    let (took, grown) = (start.elapsed(), peak_kb() - before);
+    println!("{took:?}, {grown} kB, page of {} kB", page.len() / 1000);
+    assert_eq!(report.totals.incidents, 1_000_000);
+    assert!(report.sources.top[0].incidents >= 900, "{:?}", report.sources.top[0]);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(grown < 64 * 1024, "{grown} kB");
+    assert!(page.len() < 1_000_000);
+}

@@ -1,0 +1,127 @@
+//! When the controller watched, by its starts and by when it was last known to run.
+
+use std::time::Duration;
+
+use xdpban_engine::time::Wall;
+
+use super::period::Period;
+use super::summary::{Gap, Watch};
+use super::tally::Latest;
+
+/// A controller that has not said that it runs for so long is taken for dead. It says so once a minute.
+const SILENCE: Duration = Duration::from_secs(180);
+
+/// The times in which nobody watched, gathered from the starts that ended them.
+#[derive(Debug)]
+pub(super) struct Watching {
+    from: Wall,
+    to: Wall,
+    unwatched: Duration,
+    gaps: Latest<Gap>,
+}
+
+/// When a controller was last known to run, and whether it stopped then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alive {
+    pub(super) at: Wall,
+    pub(super) stopped: bool,
+}
+
+impl Watching {
+    /// One that lists `listed` gaps at most.
+    pub(super) fn new(period: &Period, listed: usize) -> Watching {
+        Watching { from: period.from, to: period.to, unwatched: Duration::ZERO, gaps: Latest::new(listed) }
+    }
+
+    /// A controller started at `at`, after nobody had watched since `since`, if there was one before. Starts come in their
+    /// order, and those after the period, too: the gap before one of them may reach into it.
+    pub(super) fn started(&mut self, at: Wall, since: Option<Wall>, after: &str) {
+        let why = match after {
+            "first" => "xdpban had not run before",
+            "stop" => "it was stopped",
+            _ => "it ended without being stopped: a crash, a kill or a power cut",
+        };
+        self.gap(since.unwrap_or(self.from), at, why);
+    }
+
+    /// What it comes to, `alive` being the state of the latest controller at `now`; none where the record does not tell.
+    pub(super) fn finish(mut self, alive: Option<Alive>, now: Wall) -> Watch {
+        let Some(alive) = alive else { return Watch::default() };
+        let to = self.to;
+        if alive.stopped {
+            self.gap(alive.at, to, "it was stopped, and has not run since");
+        } else if now.since(alive.at) > SILENCE {
+            self.gap(alive.at, to, "it ended without being stopped, and has not run since");
+        }
+        let watched = self.to.since(self.from).saturating_sub(self.unwatched);
+        Watch { watched_s: Some(watched.as_secs()), gaps: self.gaps.into_listing(|gap| gap) }
+    }
+
+    fn gap(&mut self, from: Wall, to: Wall, why: &str) {
+        let (from, to) = (from.max(self.from), to.min(self.to));
+        if from < to {
+            self.unwatched += to.since(from);
+            self.gaps.add(Gap { from, to, why: why.to_owned() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    /// What starts `(at, since, after)` and the state `(at, stopped)` at the end make of a day, in seconds of it.
+    fn day(starts: &[(i64, Option<i64>, &str)], alive: Option<(i64, bool)>) -> Watch {
+        let now: jiff::Zoned = "2026-11-24T01:00:00[UTC]".parse().unwrap();
+        let period = Period::new(Some("yesterday"), None, &now).unwrap();
+        let wall = |second: i64| Wall(period.from.0 + second * SECOND);
+        let mut watching = Watching::new(&period, 10);
+        for (at, since, after) in starts {
+            watching.started(wall(*at), since.map(wall), after);
+        }
+        let alive = alive.map(|(at, stopped)| Alive { at: wall(at), stopped });
+        watching.finish(alive, wall(90_000))
+    }
+
+    fn gaps(watch: &Watch) -> Vec<u64> {
+        watch.gaps.listed.iter().map(|gap| gap.to.since(gap.from).as_secs()).collect()
+    }
+
+    #[test]
+    fn gaps_are_cut_to_the_period() {
+        let whole = day(&[], Some((89_990, false)));
+        assert_eq!((whole.watched_s, gaps(&whole)), (Some(86_400), vec![]));
+
+        let first = day(&[(3600, None, "first")], Some((89_990, false)));
+        assert_eq!((first.watched_s, gaps(&first)), (Some(82_800), vec![3600]));
+
+        let several = day(
+            &[(100, Some(-500), "stop"), (2000, Some(1000), "crash"), (90_000, Some(86_300), "stop")],
+            Some((90_000, false)),
+        );
+        assert_eq!(gaps(&several), [100, 1000, 100]);
+        assert_eq!(several.watched_s, Some(86_400 - 1200));
+
+        let outside =
+            day(&[(-10, Some(-100), "stop"), (89_000, Some(88_000), "stop")], Some((89_990, false)));
+        assert_eq!(gaps(&outside), [0; 0]);
+    }
+
+    #[test]
+    fn one_that_runs_no_longer_is_known() {
+        let stopped = day(&[], Some((400, true)));
+        assert_eq!(gaps(&stopped), [86_000]);
+        let dead = day(&[], Some((86_000, false)));
+        assert_eq!(gaps(&dead), [400]);
+        assert!(dead.gaps.listed[0].why.contains("without being stopped"));
+        let before = day(&[], Some((-1000, true)));
+        assert_eq!((before.watched_s, gaps(&before)), (Some(0), vec![86_400]));
+    }
+
+    #[test]
+    fn nothing_is_said_of_what_is_not_known() {
+        assert_eq!(day(&[], None).watched_s, None);
+    }
+}

@@ -1,0 +1,163 @@
+//! The sentences of a report, which are the same in every format.
+
+use super::summary::{Listing, Report, Top};
+use super::times::{ms, percent};
+use crate::human::{bytes, count, counted};
+use crate::store::Outcome;
+
+/// The title of a report.
+pub(super) fn title(report: &Report) -> String {
+    format!("Security incidents on {}", report.about.host)
+}
+
+/// What happened and what came of it, in two paragraphs of a few sentences.
+pub(super) fn summary(report: &Report) -> [String; 2] {
+    let period = report.about.time_zone.period(report.about.from, report.about.to);
+    let paragraph =
+        |sentences: [Option<String>; 3]| sentences.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    if report.totals.incidents == 0 {
+        let none = format!("In the period {period} no security incident is on record.");
+        return [none, paragraph([watched(report), None, None])];
+    }
+    [
+        paragraph([Some(identified(report, &period)), Some(responded(report)), None]),
+        paragraph([Some(outcomes(report)), Some(mitigated(report)), watched(report)]),
+    ]
+}
+
+fn identified(report: &Report, period: &str) -> String {
+    let totals = &report.totals;
+    let attempts = match totals.attempts {
+        0 => String::new(),
+        attempts => format!(", with {}", counted(attempts, "attempt")),
+    };
+    let by_hand = match totals.by_operator {
+        0 => String::new(),
+        by_hand => format!("; {} of them because an operator asked for a block", count(by_hand)),
+    };
+    let from = distinct(&report.sources, "source");
+    let incidents = counted(totals.incidents, "security incident");
+    format!("In the period {period} xdpban recorded {incidents} from {from}{attempts}{by_hand}.")
+}
+
+fn responded(report: &Report) -> String {
+    let totals = &report.totals;
+    let times = &report.response_times;
+    let did = match totals.responded {
+        0 => return "No response took effect.".to_owned(),
+        all if all == totals.incidents => "Each was answered".to_owned(),
+        some => {
+            let were = if some == 1 { "was" } else { "were" };
+            format!("{} ({}) {were} answered", count(some), percent(some, totals.incidents))
+        }
+    };
+    let took = match (times.median_ms, times.p99_ms) {
+        (Some(median), Some(p99)) => format!(
+            ", half of those that a log line led to within {} of its arrival, 99 of 100 within {}",
+            ms(median),
+            ms(p99)
+        ),
+        _ => String::new(),
+    };
+    format!("{did}{took}.")
+}
+
+fn outcomes(report: &Report) -> String {
+    let parts: Vec<String> = Outcome::ALL
+        .into_iter()
+        .map(|outcome| (outcome, report.outcomes.of(outcome)))
+        .filter(|(_, number)| *number > 0)
+        .map(|(outcome, number)| format!("{} {}", count(number), outcome_in_words(outcome, number)))
+        .collect();
+    format!("Of the responses, {}.", list(&parts))
+}
+
+fn mitigated(report: &Report) -> String {
+    let totals = &report.totals;
+    match totals.dropped_packets {
+        0 => "No packet of the sources came while they were blocked.".to_owned(),
+        packets => format!(
+            "In the course of {} the kernel dropped {} ({}) of the sources, before anything else on the host saw them.",
+            counted(totals.with_drops, "incident"),
+            counted(packets, "packet"),
+            bytes(totals.dropped_bytes),
+        ),
+    }
+}
+
+fn watched(report: &Report) -> Option<String> {
+    let period_s = report.about.to.since(report.about.from).as_secs();
+    let watched_s = report.watch.watched_s?;
+    Some(match report.watch.gaps.total {
+        0 => "The controller watched all of the period.".to_owned(),
+        gaps => format!(
+            "The controller watched {} of the period; there {} {}.",
+            percent(watched_s, period_s),
+            if gaps == 1 { "is" } else { "are" },
+            counted(gaps, "gap"),
+        ),
+    })
+}
+
+/// What an outcome means, after a number.
+pub(super) fn outcome_in_words(outcome: Outcome, number: u64) -> String {
+    let (is, was) = if number == 1 { ("is", "was") } else { ("are", "were") };
+    match outcome {
+        Outcome::InForce => format!("{is} still in force"),
+        Outcome::Expired => "ended when the time was over".to_owned(),
+        Outcome::Lifted => format!("{was} lifted before"),
+        Outcome::Refused => format!("{was} refused because the source is protected"),
+        Outcome::Failed => "failed".to_owned(),
+        Outcome::Done => "ran a command, with nothing to be undone".to_owned(),
+    }
+}
+
+/// The name of an outcome.
+pub(super) fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::InForce => "in force",
+        Outcome::Expired => "expired",
+        Outcome::Lifted => "lifted",
+        Outcome::Refused => "refused",
+        Outcome::Failed => "failed",
+        Outcome::Done => "done",
+    }
+}
+
+/// How many different things there were.
+pub(super) fn distinct<T>(top: &Top<T>, noun: &str) -> String {
+    let counted = counted(top.distinct, noun);
+    if top.exact { counted } else { format!("more than {counted}") }
+}
+
+/// What to know of figures that are not exact.
+pub(super) fn inexact<T>(top: &Top<T>) -> Option<String> {
+    (!top.exact).then(|| {
+        format!(
+            "There were more different ones than are kept apart. The incidents of each are at least as many as shown, and \
+             at most {} more.",
+            count(top.short_by_at_most)
+        )
+    })
+}
+
+/// What is not listed.
+pub(super) fn left_out<T>(listing: &Listing<T>, noun: &str) -> Option<String> {
+    let left_out = listing.left_out();
+    (left_out > 0).then(|| {
+        let rest = if noun == "incident" { "; `xdpban report --format csv` has every one" } else { "" };
+        format!(
+            "Listed are the latest {} of {}{rest}.",
+            count(listing.listed.len() as u64),
+            counted(listing.total, noun),
+        )
+    })
+}
+
+fn list(parts: &[String]) -> String {
+    match parts {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
