@@ -6,8 +6,9 @@ use std::path::Path;
 use super::args::{Block, Unblock};
 use super::{CliError, complain, open, print, print_json};
 use crate::control::client::{Client, ClientError};
-use crate::control::wire::{BlockRequest, Done, Refusal, UnblockRequest};
+use crate::control::wire::{self, BlockRequest, Done, Refusal, UnblockRequest};
 use crate::human;
+use xdpban_engine::measure::Measure;
 use xdpban_engine::target::Target;
 
 /// Targets in one request: it stays well below the bound of a request's body.
@@ -18,26 +19,39 @@ const MAX_LINE: u64 = 1024;
 
 pub(super) fn block(client: &Client, args: &Block, json: bool) -> Result<(), CliError> {
     let targets = targets(&args.targets, args.from.as_deref())?;
+    let measure = measure(args)?;
     let done = in_parts(&targets, |targets| {
         client.block(&BlockRequest {
             targets,
             timeout_s: args.timeout.map(|timeout| timeout.as_secs()),
+            measure: wire::Measure::of(measure),
             reason: args.reason.clone(),
         })
     })?;
+    let done_to =
+        if measure == Measure::default() { "blocked".to_owned() } else { format!("set to {measure},") };
     let how_long = match args.timeout {
-        Some(timeout) => format!("blocked for {}", human::duration(timeout)),
-        None => "blocked until unblocked".to_owned(),
+        Some(timeout) => format!("for {}", human::duration(timeout)),
+        None => "until unblocked".to_owned(),
     };
-    tell(&done, &how_long, json)
+    tell(&done, &format!("{done_to} {how_long}"), json)
+}
+
+/// What befalls the packets.
+fn measure(args: &Block) -> Result<Measure, CliError> {
+    let scope = if args.new_only { wire::MeasureScope::New } else { wire::MeasureScope::All };
+    let asked = wire::Measure { rate: args.throttle, burst: args.burst, ports: args.ports.clone(), scope };
+    asked.read().map_err(CliError::Usage)
 }
 
 pub(super) fn unblock(client: &Client, args: &Unblock, json: bool) -> Result<(), CliError> {
     let done = if args.all {
-        client.unblock(&UnblockRequest { targets: Vec::new(), all: true })?
+        client.unblock(&UnblockRequest { targets: Vec::new(), all: true, reason: args.reason.clone() })?
     } else {
         let targets = targets(&args.targets, args.from.as_deref())?;
-        in_parts(&targets, |targets| client.unblock(&UnblockRequest { targets, all: false }))?
+        in_parts(&targets, |targets| {
+            client.unblock(&UnblockRequest { targets, all: false, reason: args.reason.clone() })
+        })?
     };
     tell(&done, "unblocked", json)
 }
@@ -55,7 +69,7 @@ fn in_parts(
     Ok(all)
 }
 
-fn tell(done: &Done, what: &str, json: bool) -> Result<(), CliError> {
+pub(super) fn tell(done: &Done, what: &str, json: bool) -> Result<(), CliError> {
     if json {
         print_json(done)?;
     } else if done.done > 0 || done.refused.is_empty() {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{CliError, print, print_json};
-use crate::config::{Config, Fault, Faults};
+use super::{CliError, complain, print, print_json};
+use crate::config::{Command, Config, Fault, Faults};
 use crate::human;
 
 pub(super) fn run(file: Option<&Path>, json: bool) -> Result<(), CliError> {
@@ -15,6 +15,7 @@ pub(super) fn run(file: Option<&Path>, json: bool) -> Result<(), CliError> {
         return if faults_told { Err(CliError::Faulty) } else { Ok(()) };
     }
     let config = loaded?;
+    config.commands.iter().filter_map(Command::trouble).for_each(|trouble| complain(&trouble));
     let from = match &config.file {
         Some(file) => file.display().to_string(),
         None => "no configuration; the defaults hold".to_owned(),

@@ -1,9 +1,12 @@
 //! `xdpban detach`
 
-use super::{CliError, print, print_json};
+use super::{CliError, complain, print, print_json};
+use crate::clock;
 use crate::config::Paths;
 use crate::control::client::{Client, ClientError};
+use crate::error::chain;
 use crate::gate;
+use crate::store::{Act, FILE, Store, StoreError, Write};
 
 pub(super) fn run(paths: &Paths, json: bool) -> Result<(), CliError> {
     match Client::new(&paths.runtime).status() {
@@ -18,6 +21,11 @@ pub(super) fn run(paths: &Paths, json: bool) -> Result<(), CliError> {
     }
     let detached = gate::detach(&paths.pins)?;
     let names: Vec<&str> = detached.interfaces.iter().map(|(name, _)| name.as_str()).collect();
+    if !names.is_empty()
+        && let Err(error) = record(paths, &names)
+    {
+        complain(&format!("that is done, but not on record: {}", chain(&error)));
+    }
     if json {
         return print_json(&serde_json::json!({ "interfaces": names, "maps": detached.maps }));
     }
@@ -29,4 +37,14 @@ pub(super) fn run(paths: &Paths, json: bool) -> Result<(), CliError> {
             if names.is_empty() { "no interface".to_owned() } else { names.join(", ") }
         ))
     }
+}
+
+/// Puts it on record, where there is one: no controller runs that would.
+fn record(paths: &Paths, interfaces: &[&str]) -> Result<(), StoreError> {
+    if !paths.state.join(FILE).exists() {
+        return Ok(());
+    }
+    let act = Act::Detached { interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect() };
+    let uid = Some(nix::unistd::getuid().as_raw());
+    Store::open(&paths.state)?.write(&[Write::Act { at: clock::now().wall, uid, act }])
 }

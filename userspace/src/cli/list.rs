@@ -3,7 +3,7 @@
 use anstyle::Style;
 use xdpban_engine::time::Now;
 
-use super::table::{BAD, DIM, STRONG, Table};
+use super::table::{BAD, DIM, STRONG, Table, WARN, styled};
 use super::{CliError, complain, print, print_json};
 use crate::clock;
 use crate::config::Paths;
@@ -33,19 +33,33 @@ pub(super) fn run(paths: &Paths, json: bool) -> Result<(), CliError> {
             (STRONG, entry.target.clone()),
             (Style::new(), why(entry)),
             (DIM, left(entry)),
+            (WARN, measure(entry).unwrap_or_default()),
             (BAD, format!("{} dropped", human::counted(entry.dropped_packets, "packet"))),
         ]);
     }
-    print(&table.render())
+    let note = entries.iter().any(|entry| !entry.enforced).then(|| format!("{}\n", styled(WARN, DRY_RUN)));
+    print(&format!("{}{}", note.unwrap_or_default(), table.render()))
 }
+
+/// What is said of entries that are not enforced.
+pub(super) const DRY_RUN: &str = "dry run: nothing is enforced; what would be dropped is counted, and passes";
 
 /// The rule and what it found, or the operator's reason.
 pub(super) fn why(entry: &Entry) -> String {
     match &entry.rule {
-        Some(rule) => format!("{} {}", rule.id, rule.description),
+        Some(rule) if entry.reason == rule.description => format!("{} {}", rule.id, rule.description),
+        // More than the rule says, of a network for instance.
+        Some(rule) => format!("{} {}", rule.id, entry.reason),
         None if entry.reason.is_empty() => "by hand".to_owned(),
         None => entry.reason.clone(),
     }
+}
+
+/// What befalls its packets, where that is not simply that all are dropped.
+pub(super) fn measure(entry: &Entry) -> Option<String> {
+    // What cannot be read is of another version, and the action alone is certain.
+    let measure = entry.measure.as_ref()?.read().ok();
+    Some(measure.map_or_else(|| entry.action.clone(), |measure| measure.to_string()))
 }
 
 /// How much of its time is left.
@@ -73,6 +87,8 @@ fn from_pinned(target: String, entry: &gate::Entry, now: &Now) -> Entry {
     Entry {
         target,
         action: entry.measure.action.name().to_owned(),
+        measure: wire::Measure::of(entry.measure),
+        enforced: true,
         expires_at: expires.map(|at| clock::rfc3339(now.wall_at(at))),
         expires_in_s: expires.map(|at| wire::seconds_up(at.since(now.mono))),
         created_at: None,

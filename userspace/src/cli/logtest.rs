@@ -15,6 +15,7 @@ use super::table::{BAD, DIM, GOOD, STRONG, WARN, printable, styled};
 use super::{CliError, open};
 use crate::clock;
 use crate::config::Config;
+use crate::control::wire;
 use crate::host;
 use crate::human;
 use crate::source::{JournalEntry, MAX_LINE};
@@ -49,6 +50,11 @@ struct Rule {
 #[derive(Debug, Serialize)]
 struct Block {
     action: &'static str,
+    /// Which packets, and at what rate, where it is not simply all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measure: Option<wire::Measure>,
+    #[serde(skip)]
+    described: String,
     target: String,
     timeout_s: Option<u64>,
 }
@@ -130,20 +136,21 @@ fn understand(
     let now = clock.at(record.time);
     engine.handle_timeout(now);
     let outcome = engine.handle(&record, line, now);
-    let (decision, idle) = match &outcome.decision {
+    let mut blocks = None;
+    let idle = match &outcome.decision {
         Some(Decision::Block { target, timeout }) => {
-            let timeout_s = timeout.map(|timeout| timeout.as_secs());
-            (Some(Block { action: "block", target: target.to_string(), timeout_s }), None)
+            blocks = Some((*target, timeout.map(|timeout| timeout.as_secs())));
+            None
         }
-        Some(Decision::Standing { target }) => (None, Some(format!("{target} is blocked already"))),
+        Some(Decision::Standing { target }) => Some(format!("{target} is blocked already")),
         Some(Decision::Late { target }) => {
-            (None, Some(format!("the line is so old that the block of {target} would be over")))
+            Some(format!("the line is so old that the block of {target} would be over"))
         }
-        Some(Decision::Refused { because, .. }) => (None, Some(because.to_string())),
-        None => (None, None),
+        Some(Decision::Refused { because, .. }) => Some(because.to_string()),
+        None => None,
     };
     let event = outcome.event.as_ref();
-    let understood = Understood {
+    let mut understood = Understood {
         line: number,
         program: Some(text(record.program)).filter(|program| !program.is_empty()),
         event: event.map(|event| event.name().to_owned()),
@@ -156,10 +163,20 @@ fn understand(
             groups: rule.groups.clone(),
             description: rule.description.clone(),
         }),
-        decision,
+        decision: None,
         meaning: event.map(|event| event.kind.meaning()),
         idle,
     };
+    understood.decision = blocks.and_then(|(target, timeout_s)| {
+        let measure = engine.block_of(&target)?.measure;
+        Some(Block {
+            action: measure.action.name(),
+            measure: wire::Measure::of(measure),
+            described: measure.to_string(),
+            target: target.to_string(),
+            timeout_s,
+        })
+    });
     settle(engine, now);
     understood
 }
@@ -201,12 +218,20 @@ fn explain(understood: &Understood, line: &[u8]) -> String {
                 Some(seconds) => format!("for {}", human::duration(Duration::from_secs(seconds))),
                 None => "until unblocked".to_owned(),
             };
-            say(styled(BAD, &format!("would block {} {how_long}", block.target)));
+            say(styled(BAD, &format!("would {} {how_long}", what_of(block))));
         }
         (None, Some(idle)) => say(styled(WARN, &format!("would do nothing: {idle}"))),
         (None, None) => {}
     }
     text
+}
+
+/// What would be done to whom.
+fn what_of(block: &Block) -> String {
+    match &block.measure {
+        None => format!("block {}", block.target),
+        Some(_) => format!("set {} to {},", block.target, block.described),
+    }
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -13,19 +13,29 @@ use crate::daemon::DaemonError;
 use crate::error::chain;
 use crate::gate::GateError;
 use crate::host::HostError;
+use crate::store::StoreError;
+use crate::wazuh::WazuhError;
 use args::{Cli, Command};
 
+mod allow;
 mod args;
 mod block;
 mod check;
 mod detach;
+mod doctor;
+mod import;
+mod incidents;
 mod line_clock;
 mod list;
 mod logtest;
 mod replay;
+mod report;
 mod show;
 mod status;
 mod table;
+mod unlock;
+mod verify_record;
+mod wazuh_ar;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +58,24 @@ enum CliError {
     /// The kernel's side.
     #[error(transparent)]
     Gate(#[from] GateError),
+    /// The record.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// What the host needs is not known.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// What Wazuh asked for was not done.
+    #[error(transparent)]
+    Wazuh(#[from] WazuhError),
+    /// A file could not be written.
+    #[error("write {what}")]
+    Write {
+        /// Which.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A file could not be read.
     #[error("read {what}")]
     Read {
@@ -83,7 +108,9 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Config(_) | CliError::Faulty | CliError::Usage(_) => 2,
-            CliError::Client(ClientError::NotRunning(_)) => 3,
+            CliError::Wazuh(WazuhError::Name(_) | WazuhError::Input(_) | WazuhError::Message(_)) => 2,
+            CliError::Client(ClientError::NotRunning(_))
+            | CliError::Wazuh(WazuhError::Client(ClientError::NotRunning(_))) => 3,
             _ => 1,
         }
     }
@@ -91,8 +118,12 @@ impl CliError {
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(&cli) {
+    // Wazuh starts its executables without arguments, by their names.
+    let done = match std::env::args_os().next().filter(|name| crate::wazuh::is_meant(name)) {
+        Some(name) => wazuh_ar::by_name(&name),
+        None => run(&Cli::parse()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         // The reader has seen enough (`xdpban list | head`).
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -116,17 +147,27 @@ fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Check => check::run(cli.config.as_deref(), json),
         Command::Run(run) => {
             crate::logging::start();
-            Ok(crate::daemon::run(config()?, cli.config.as_deref(), run.trace_packets)?)
+            Ok(crate::daemon::run(config()?, cli.config.as_deref(), run.options())?)
         }
         Command::Status => status::run(&client(&paths(cli)?), json),
         Command::List => list::run(&paths(cli)?, json),
         Command::Show { address } => show::run(&client(&paths(cli)?), *address, json),
         Command::Block(block) => block::block(&client(&paths(cli)?), block, json),
         Command::Unblock(unblock) => block::unblock(&client(&paths(cli)?), unblock, json),
+        Command::Allow(command) => allow::run(&client(&paths(cli)?), command, json),
+        Command::Confirm => allow::confirm(&client(&paths(cli)?), json),
         Command::Logtest { file, program } => {
             logtest::run(config()?, file.as_deref(), program.as_deref(), json)
         }
         Command::Replay(args) => replay::run(config()?, args, json),
+        Command::Import(source) => import::run(source),
+        Command::WazuhAr(args) => wazuh_ar::run(args, cli),
+        Command::Doctor => doctor::run(cli.config.as_deref(), json),
+        Command::LockAccount { state } => unlock::answer(state),
+        Command::Unlock { user } => unlock::run(&client(&paths(cli)?), user, json),
+        Command::Incidents(incidents) => incidents::run(&paths(cli)?, incidents, json),
+        Command::VerifyRecord { head } => verify_record::run(&paths(cli)?, head, json),
+        Command::Report(args) => report::run(&paths(cli)?, args, json),
         Command::Detach => detach::run(&paths(cli)?, json),
     }
 }

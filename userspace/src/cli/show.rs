@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::list::{left, why};
-use super::table::{BAD, DIM, GOOD, STRONG, Table, styled};
+use super::incidents::{outcome, why as why_of};
+use super::list::{left, measure, why};
+use super::table::{BAD, DIM, GOOD, STRONG, Table, WARN, styled};
 use super::{CliError, print, print_json};
 use crate::control::client::Client;
 use crate::control::wire::{Incident, Show};
@@ -18,6 +19,7 @@ fn text(show: &Show) -> String {
     let verdict = match show.verdict.as_str() {
         "pass" => styled(GOOD, "passes"),
         "drop" => styled(BAD, "is dropped"),
+        "throttle" => styled(WARN, "is throttled"),
         other => other.to_owned(),
     };
     let mut text =
@@ -27,6 +29,12 @@ fn text(show: &Show) -> String {
         let mut field = |name: &str, value: String| table.row([(DIM, format!("  {name}")), (STRONG, value)]);
         field("target", entry.target.clone());
         field("because of", why(entry));
+        if !entry.enforced {
+            field("not enforced", "a dry run: what would be dropped is counted, and passes".to_owned());
+        }
+        if let Some(measure) = measure(entry) {
+            field("measure", measure);
+        }
         if let Some(created) = &entry.created_at {
             field("since", created.clone());
         }
@@ -66,19 +74,11 @@ fn text(show: &Show) -> String {
 }
 
 fn row(incident: &Incident) -> [(anstyle::Style, String); 5] {
-    let rule = match &incident.rule {
-        Some(rule) => format!("{} {}", rule.id, rule.description),
-        None => format!("by {}", incident.origin),
-    };
-    let outcome = match &incident.outcome_reason {
-        Some(reason) => format!("{}: {reason}", incident.outcome.replace('_', " ")),
-        None => incident.outcome.replace('_', " "),
-    };
     [
         (DIM, format!("  {}", incident.first_seen)),
         (STRONG, incident.target.clone()),
-        (anstyle::Style::new(), rule),
+        (anstyle::Style::new(), why_of(incident)),
         (anstyle::Style::new(), human::counted(incident.attempts.into(), "attempt")),
-        (anstyle::Style::new(), outcome),
+        outcome(incident),
     ]
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anstyle::Style;
 
+use super::list::DRY_RUN;
 use super::table::{BAD, DIM, GOOD, STRONG, Table, WARN, printable, styled};
 use super::{CliError, print, print_json};
 use crate::control::client::Client;
@@ -22,6 +23,9 @@ fn text(status: &Status) -> String {
         status.pid,
         human::duration(Duration::from_secs(status.uptime_s))
     );
+    if !status.enforcing {
+        text.push_str(&format!("{}\n\n", styled(WARN, DRY_RUN)));
+    }
     let mut table = Table::default();
     for interface in &status.interfaces {
         let (style, state) = match &interface.mode {
@@ -30,7 +34,10 @@ fn text(status: &Status) -> String {
                 (WARN, "guarded at TC ingress, after the kernel's buffer is built".to_owned())
             }
             Some(mode) => (WARN, format!("guarded in mode {mode}")),
-            None => (BAD, "not guarded".to_owned()),
+            None => match &interface.note {
+                Some(note) => (DIM, note.clone()),
+                None => (BAD, "not guarded".to_owned()),
+            },
         };
         table.row([(DIM, "interface".to_owned()), (STRONG, interface.name.clone()), (style, state)]);
     }
@@ -59,9 +66,17 @@ fn text(status: &Status) -> String {
             ),
         ),
     ]);
+    if !status.locked_accounts.is_empty() {
+        let names: Vec<String> = status.locked_accounts.iter().map(|name| printable(name)).collect();
+        table.row([
+            (DIM, "locked".to_owned()),
+            (STRONG, names.len().to_string()),
+            (WARN, format!("{}; `xdpban unlock USER` unlocks one", names.join(", "))),
+        ]);
+    }
     let packets = &status.packets;
     table.row([
-        (DIM, "dropped".to_owned()),
+        (DIM, if status.enforcing { "dropped" } else { "would drop" }.to_owned()),
         (STRONG, human::count(packets.dropped)),
         (
             Style::new(),

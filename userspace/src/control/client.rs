@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{SOCKET, wire};
+use super::{SOCKET, query, wire};
 
 /// For how long an answer is waited for.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,8 +49,13 @@ pub enum ClientError {
         source: hyper::Error,
     },
     /// No answer came in time.
-    #[error("the controller on {} gave no answer in {} s", .0.display(), TIMEOUT.as_secs())]
-    Timeout(PathBuf),
+    #[error("the controller on {} gave no answer in {} s", path.display(), timeout.as_secs())]
+    Timeout {
+        /// The socket.
+        path: PathBuf,
+        /// For how long it was waited for.
+        timeout: Duration,
+    },
     /// It said no.
     #[error("{0}")]
     Refused(String),
@@ -63,12 +68,28 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
+    timeout: Duration,
 }
 
 impl Client {
     /// The controller whose socket stands in the directory `runtime`.
     pub fn new(runtime: &Path) -> Client {
-        Client { socket: runtime.join(SOCKET) }
+        Client { socket: runtime.join(SOCKET), timeout: TIMEOUT }
+    }
+
+    /// The controller behind `socket`, which is given up after `timeout`.
+    pub fn of_socket(socket: PathBuf, timeout: Duration) -> Client {
+        Client { socket, timeout }
+    }
+
+    /// Whether somebody listens, without asking anything.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn reach(&self) -> Result<(), ClientError> {
+        std::os::unix::net::UnixStream::connect(&self.socket)
+            .map(drop)
+            .map_err(|source| self.unreachable(source))
     }
 
     /// How the controller stands.
@@ -95,6 +116,25 @@ impl Client {
         self.call(Method::GET, &format!("/v1/addresses/{address}"), None::<&()>)
     }
 
+    /// What is on record.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn incidents(&self, query: &wire::IncidentsQuery) -> Result<Vec<wire::Incident>, ClientError> {
+        let parameters = query.parameters();
+        let parameters: Vec<String> =
+            parameters.iter().map(|(name, value)| format!("{name}={}", query::escaped(value))).collect();
+        self.call(Method::GET, &format!("/v1/incidents?{}", parameters.join("&")), None::<&()>)
+    }
+
+    /// The latest record.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn head(&self) -> Result<wire::Head, ClientError> {
+        self.call(Method::GET, "/v1/record/head", None::<&()>)
+    }
+
     /// Blocks targets.
     ///
     /// # Errors
@@ -103,12 +143,68 @@ impl Client {
         self.call(Method::POST, "/v1/blocks", Some(request))
     }
 
+    /// Has an account unlocked.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn unlock(&self, request: &wire::UnlockRequest) -> Result<wire::Done, ClientError> {
+        self.call(Method::POST, "/v1/unlock", Some(request))
+    }
+
     /// Lifts blocks.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn unblock(&self, request: &wire::UnblockRequest) -> Result<wire::Done, ClientError> {
         self.call(Method::DELETE, "/v1/blocks", Some(request))
+    }
+
+    /// Does what Wazuh's Active Response asks for.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn active_response(&self, request: &wire::ActiveResponse) -> Result<wire::Responded, ClientError> {
+        self.call(Method::POST, "/v1/active-responses", Some(request))
+    }
+
+    /// What is never blocked.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn allowed(&self) -> Result<Vec<wire::Allowed>, ClientError> {
+        self.call(Method::GET, "/v1/allow", None::<&()>)
+    }
+
+    /// What protects `address`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn allow_check(&self, address: std::net::IpAddr) -> Result<wire::AllowCheck, ClientError> {
+        self.call(Method::GET, &format!("/v1/allow/{address}"), None::<&()>)
+    }
+
+    /// Allows networks.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn allow(&self, request: &wire::AllowRequest) -> Result<wire::Done, ClientError> {
+        self.call(Method::POST, "/v1/allow", Some(request))
+    }
+
+    /// Allows networks no longer.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn disallow(&self, request: &wire::DisallowRequest) -> Result<wire::Done, ClientError> {
+        self.call(Method::DELETE, "/v1/allow", Some(request))
+    }
+
+    /// Has a controller that runs on trial go on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn confirm(&self) -> Result<wire::Done, ClientError> {
+        self.call(Method::POST, "/v1/confirm", None::<&()>)
     }
 
     fn call<T: DeserializeOwned>(
@@ -126,9 +222,9 @@ impl Client {
         let io = |source| ClientError::Io { path: self.socket.clone(), source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
         let answer = runtime.block_on(async {
-            tokio::time::timeout(TIMEOUT, self.exchange(method, path, body))
+            tokio::time::timeout(self.timeout, self.exchange(method, path, body))
                 .await
-                .map_err(|_| ClientError::Timeout(self.socket.clone()))?
+                .map_err(|_| ClientError::Timeout { path: self.socket.clone(), timeout: self.timeout })?
         })?;
         serde_json::from_slice(&answer).map_err(ClientError::Answer)
     }

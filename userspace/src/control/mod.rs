@@ -5,8 +5,17 @@
 //! | `GET /v1/status` | [`wire::Status`] |
 //! | `GET /v1/blocks` | an array of [`wire::Entry`] |
 //! | `GET /v1/addresses/ADDRESS` | [`wire::Show`] |
+//! | `GET /v1/incidents?since=…&address=…` | an array of [`wire::Incident`], see [`wire::IncidentsQuery`] |
+//! | `GET /v1/record/head` | [`wire::Head`] |
 //! | `POST /v1/blocks` | [`wire::BlockRequest`] in, [`wire::Done`] out |
 //! | `DELETE /v1/blocks` | [`wire::UnblockRequest`] in, [`wire::Done`] out |
+//! | `POST /v1/active-responses` | [`wire::ActiveResponse`] in, [`wire::Responded`] out |
+//! | `GET /v1/allow` | an array of [`wire::Allowed`] |
+//! | `GET /v1/allow/ADDRESS` | [`wire::AllowCheck`] |
+//! | `POST /v1/allow` | [`wire::AllowRequest`] in, [`wire::Done`] out |
+//! | `DELETE /v1/allow` | [`wire::DisallowRequest`] in, [`wire::Done`] out |
+//! | `POST /v1/confirm` | ends a trial; [`wire::Done`] out |
+//! | `POST /v1/unlock` | [`wire::UnlockRequest`] in, [`wire::Done`] out |
 //! | `GET /metrics` | counts in Prometheus' text format |
 //!
 //! Whoever can open the socket may read; root and the controller's own user may change.
@@ -17,6 +26,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 pub mod client;
+mod query;
 pub mod server;
 pub mod wire;
 
@@ -35,10 +45,28 @@ pub enum Request {
     List,
     /// Whether an address would pass.
     Show(IpAddr),
+    /// What is on record.
+    Incidents(wire::IncidentsQuery),
+    /// The latest record.
+    Head,
     /// To block.
     Block(wire::BlockRequest),
     /// To lift blocks.
     Unblock(wire::UnblockRequest),
+    /// To do what Wazuh's Active Response asks for.
+    ActiveResponse(wire::ActiveResponse),
+    /// What is never blocked.
+    Allowed,
+    /// What protects an address.
+    AllowCheck(IpAddr),
+    /// To allow networks.
+    Allow(wire::AllowRequest),
+    /// To allow networks no longer.
+    Disallow(wire::DisallowRequest),
+    /// To go on for good, where the controller runs on trial.
+    Confirm,
+    /// To unlock an account.
+    Unlock(wire::UnlockRequest),
     /// The counts, for Prometheus.
     Metrics,
 }
@@ -53,8 +81,18 @@ pub enum Reply {
     List(Vec<wire::Entry>),
     /// To [`Request::Show`].
     Show(Box<wire::Show>),
-    /// To [`Request::Block`] and [`Request::Unblock`].
+    /// To [`Request::Allowed`].
+    Allowed(Vec<wire::Allowed>),
+    /// To [`Request::AllowCheck`].
+    AllowCheck(wire::AllowCheck),
+    /// To [`Request::Incidents`].
+    Incidents(Vec<wire::Incident>),
+    /// To [`Request::Head`].
+    Head(wire::Head),
+    /// To [`Request::Block`], [`Request::Unblock`], [`Request::Allow`], [`Request::Disallow`] and [`Request::Confirm`].
     Done(wire::Done),
+    /// To [`Request::ActiveResponse`].
+    Responded(wire::Responded),
     /// To [`Request::Metrics`].
     Metrics(String),
     /// It could not be done.

@@ -20,7 +20,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::{Call, MAX_BODY, Reply, Request, SOCKET, wire};
+use super::{Call, MAX_BODY, Reply, Request, SOCKET, query, wire};
+use crate::clock;
 use crate::config::duration;
 
 /// Connections that are served at once; a further one waits until another ends.
@@ -179,6 +180,8 @@ enum Refusal {
     Method(&'static str),
     #[error("`{0}` is not an IPv4 or IPv6 address")]
     Address(String),
+    #[error("the request's parameters: {0}")]
+    Parameters(String),
     #[error("the request's body: {0}")]
     Body(String),
     #[error("the request's body is larger than {MAX_BODY} bytes; send it in parts")]
@@ -194,7 +197,7 @@ impl Refusal {
         let status = match self {
             Refusal::NoRoute => StatusCode::NOT_FOUND,
             Refusal::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::Address(_) | Refusal::Body(_) => StatusCode::BAD_REQUEST,
+            Refusal::Address(_) | Refusal::Parameters(_) | Refusal::Body(_) => StatusCode::BAD_REQUEST,
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
             Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
@@ -216,25 +219,66 @@ async fn read(request: hyper::Request<Incoming>) -> Result<Request, Refusal> {
         ("/v1/blocks", &Method::POST) => read_block(body).await,
         ("/v1/blocks", &Method::DELETE) => read_body(body).await.map(Request::Unblock),
         ("/v1/blocks", _) => Err(Refusal::Method("GET, POST, DELETE")),
+        ("/v1/active-responses", &Method::POST) => read_active_response(body).await,
+        ("/v1/active-responses", _) => Err(Refusal::Method("POST")),
+        ("/v1/allow", &Method::GET) => Ok(Request::Allowed),
+        ("/v1/allow", &Method::POST) => read_allow(body).await,
+        ("/v1/allow", &Method::DELETE) => read_body(body).await.map(Request::Disallow),
+        ("/v1/allow", _) => Err(Refusal::Method("GET, POST, DELETE")),
+        ("/v1/confirm", &Method::POST) => Ok(Request::Confirm),
+        ("/v1/confirm", _) => Err(Refusal::Method("POST")),
+        ("/v1/unlock", &Method::POST) => read_body(body).await.map(Request::Unlock),
+        ("/v1/unlock", _) => Err(Refusal::Method("POST")),
+        ("/v1/record/head", &Method::GET) => Ok(Request::Head),
+        ("/v1/incidents", &Method::GET) => {
+            let parameters = query::parameters(parts.uri.query().unwrap_or_default())
+                .ok_or_else(|| Refusal::Parameters("they are written name=value&…".to_owned()))?;
+            let query = wire::IncidentsQuery::from_parameters(&parameters, &clock::now());
+            query.map(Request::Incidents).map_err(Refusal::Parameters)
+        }
         ("/metrics", &Method::GET) => Ok(Request::Metrics),
-        ("/v1/status" | "/metrics", _) => Err(Refusal::Method("GET")),
-        _ => match path.strip_prefix("/v1/addresses/") {
-            None => Err(Refusal::NoRoute),
-            Some(_) if parts.method != Method::GET => Err(Refusal::Method("GET")),
-            Some(address) => address
+        ("/v1/status" | "/v1/incidents" | "/v1/record/head" | "/metrics", _) => Err(Refusal::Method("GET")),
+        _ => {
+            let (request, address): (fn(IpAddr) -> Request, &str) =
+                if let Some(address) = path.strip_prefix("/v1/addresses/") {
+                    (Request::Show, address)
+                } else if let Some(address) = path.strip_prefix("/v1/allow/") {
+                    (Request::AllowCheck, address)
+                } else {
+                    return Err(Refusal::NoRoute);
+                };
+            if parts.method != Method::GET {
+                return Err(Refusal::Method("GET"));
+            }
+            address
                 .parse::<IpAddr>()
-                .map(|address| Request::Show(address.to_canonical()))
-                .map_err(|_| Refusal::Address(address.chars().take(64).collect())),
-        },
+                .map(|address| request(address.to_canonical()))
+                .map_err(|_| Refusal::Address(address.chars().take(64).collect()))
+        }
     }
 }
 
 async fn read_block(body: Incoming) -> Result<Request, Refusal> {
     let request: wire::BlockRequest = read_body(body).await?;
-    if let Some(seconds) = request.timeout_s {
-        duration::seconds(seconds).map_err(|error| Refusal::Body(format!("timeout_s: {error}")))?;
-    }
+    check_timeout(request.timeout_s)?;
     Ok(Request::Block(request))
+}
+
+async fn read_active_response(body: Incoming) -> Result<Request, Refusal> {
+    let request: wire::ActiveResponse = read_body(body).await?;
+    check_timeout(Some(request.timeout_s))?;
+    Ok(Request::ActiveResponse(request))
+}
+
+async fn read_allow(body: Incoming) -> Result<Request, Refusal> {
+    let request: wire::AllowRequest = read_body(body).await?;
+    check_timeout(request.timeout_s)?;
+    Ok(Request::Allow(request))
+}
+
+fn check_timeout(seconds: Option<u64>) -> Result<(), Refusal> {
+    let checked = seconds.map(duration::seconds).transpose();
+    checked.map(drop).map_err(|error| Refusal::Body(format!("timeout_s: {error}")))
 }
 
 async fn read_body<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {

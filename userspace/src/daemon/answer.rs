@@ -7,19 +7,19 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use xdpban_common::Outcome;
 use xdpban_engine::change::{Block, End};
-use xdpban_engine::measure::Measure;
+use xdpban_engine::measure::{Action, Measure};
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Now;
 use xdpban_engine::{BlockRequest, Standing, Unexplained};
 
 use super::carry_out::Cause;
-use super::{Daemon, Guarded};
+use super::{Daemon, NOT_ENFORCED};
 use crate::clock;
 use crate::control::{Call, Reply, Request, wire};
 use crate::error::chain;
 use crate::gate::Entry;
 use crate::human;
-use crate::store::IncidentQuery;
+use crate::store::{Act, IncidentQuery, Targets};
 
 /// Incidents that `show` tells of, the latest.
 const INCIDENTS: u32 = 20;
@@ -36,8 +36,17 @@ impl Daemon {
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::List => self.list(),
             Request::Show(address) => return self.show(address, call.reply),
+            Request::Incidents(query) => return self.incidents(&query, call.reply),
+            Request::Head => Reply::Head(self.store.head().into()),
             Request::Block(request) => Reply::Done(self.block_by_hand(&request, call.uid)),
-            Request::Unblock(request) => Reply::Done(self.unblock_by_hand(&request)),
+            Request::Unblock(request) => Reply::Done(self.unblock_by_hand(&request, call.uid)),
+            Request::ActiveResponse(request) => Reply::Responded(self.active_response(&request)),
+            Request::Allowed => Reply::Allowed(self.allowed()),
+            Request::AllowCheck(address) => Reply::AllowCheck(self.allow_check(address)),
+            Request::Allow(request) => self.allow(&request, call.uid),
+            Request::Disallow(request) => self.disallow(&request, call.uid),
+            Request::Confirm => self.confirm(call.uid),
+            Request::Unlock(request) => Reply::Done(self.unlock(&request.user, call.uid)),
             Request::Metrics => Reply::Metrics(self.metrics()),
         };
         send(call.reply, reply);
@@ -54,9 +63,12 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_s: now.mono.since(self.started).as_secs(),
-            interfaces: self.interfaces.iter().map(interface).collect(),
+            interfaces: self.interfaces.status(),
             sources: self.sources.status(),
             blocked: self.blocked(),
+            enforcing: self.enforcing(),
+            trial_left_s: self.trial.map(|trial| wire::seconds_up(trial.until().since(now.mono))),
+            locked_accounts: self.locked_accounts(),
             packets: wire::Packets {
                 passed: totals.passed(),
                 dropped: totals.dropped(),
@@ -80,13 +92,7 @@ impl Daemon {
 
     /// What an operator should know.
     fn health(&self) -> Vec<String> {
-        let mut health = Vec::new();
-        for Guarded { name, state } in &self.interfaces {
-            match state {
-                Ok(attached) => health.extend(attached.warning.clone()),
-                Err(trouble) => health.push(format!("{name} is not guarded: {trouble}")),
-            }
-        }
+        let mut health = self.interfaces.health(&self.config);
         health.extend(self.sources.health());
         health.extend(self.set_aside.clone());
         health.extend(self.store_trouble.clone());
@@ -96,14 +102,29 @@ impl Daemon {
                 "{given_up} records were given up, because the store could not be written for long"
             ));
         }
+        health.extend(self.stream_troubles.values().cloned());
         health.extend(self.reload_trouble.clone());
+        health.extend((!self.enforcing()).then(|| NOT_ENFORCED.to_owned()));
+        health.extend(self.trial_health());
         health.extend(self.host_trouble.clone());
+        if self.tampered > 0 {
+            health.push(format!(
+                "someone else changed {} in the kernel's tables since the start; they were mended, and the log names them",
+                human::counted(self.tampered as u64, "block")
+            ));
+        }
         health.extend(unexplained(&self.engine.unexplained(clock::now())));
         let counts = self.engine.counts().responses;
         if counts.evicted > 0 {
             health.push(format!(
                 "the table of blocks was full: {} of the soonest to expire gave way since the start. Raise [limits] blocks",
                 counts.evicted
+            ));
+        }
+        if counts.crowded > 0 {
+            health.push(format!(
+                "{} runs of commands were given up since the start, because too many wait to be undone",
+                counts.crowded
             ));
         }
         if counts.failed > 0 {
@@ -120,7 +141,12 @@ impl Daemon {
         let now = clock::now();
         let mut blocks: Vec<&Block> = self.engine.blocks().collect();
         blocks.sort_by_key(|block| (std::cmp::Reverse(block.created), block.target));
-        Reply::List(blocks.into_iter().map(|block| entry(block, entries.get(&block.target), &now)).collect())
+        Reply::List(
+            blocks
+                .into_iter()
+                .map(|block| entry(block, entries.get(&block.target), self.enforcing(), &now))
+                .collect(),
+        )
     }
 
     fn show(&mut self, address: IpAddr, reply: oneshot::Sender<Reply>) {
@@ -132,7 +158,7 @@ impl Daemon {
         let (block, because) = match self.engine.check(address, now) {
             Standing::Blocked(block) => {
                 let why = match &block.rule {
-                    Some(rule) => format!("rule {}: {}", rule.id.0, rule.description),
+                    Some(rule) => format!("rule {}: {}", rule.id.0, block.reason),
                     None => block.reason.to_string(),
                 };
                 (Some(block), why)
@@ -143,15 +169,19 @@ impl Daemon {
         let counted = block.and_then(|block| self.gate.entry(&block.target));
         let mut show = Box::new(wire::Show {
             target: address.to_string(),
-            verdict: if verdict.drops() { "drop" } else { "pass" }.to_owned(),
+            verdict: verdict_of(block, verdict, self.enforcing()).to_owned(),
             because,
-            entry: block.map(|block| entry(block, counted.as_ref(), &now)),
+            entry: block.map(|block| entry(block, counted.as_ref(), self.enforcing(), &now)),
             evidence: block.iter().flat_map(|block| &block.evidence).map(|line| line.to_string()).collect(),
             incidents: Vec::new(),
         });
         // The store may be busy, and the loop does not wait for it.
         let store = self.store.reader();
-        let query = IncidentQuery { target: Some(Target::exact(address)), limit: INCIDENTS };
+        let query = IncidentQuery {
+            target: Some(Target::exact(address)),
+            limit: Some(INCIDENTS),
+            ..IncidentQuery::default()
+        };
         while self.answers.try_join_next().is_some() {}
         self.answers.spawn(async move {
             match store.incidents(query).await {
@@ -162,24 +192,32 @@ impl Daemon {
         });
     }
 
+    fn incidents(&mut self, query: &wire::IncidentsQuery, reply: oneshot::Sender<Reply>) {
+        let store = self.store.reader();
+        let query = IncidentQuery::from(query);
+        while self.answers.try_join_next().is_some() {}
+        self.answers.spawn(async move {
+            let answer = match store.incidents(query).await {
+                Ok(incidents) => Reply::Incidents(incidents.into_iter().map(wire::Incident::from).collect()),
+                Err(error) => Reply::Error(wire::Error { error: chain(&error) }),
+            };
+            send(reply, answer);
+        });
+    }
+
     fn block_by_hand(&mut self, request: &wire::BlockRequest, uid: u32) -> wire::Done {
         let now = clock::now();
-        let reason = request.reason.as_deref().filter(|reason| !reason.trim().is_empty());
-        let reason: String = match reason {
-            Some(reason) => reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect(),
-            None => format!("by hand, by uid {uid}"),
-        };
+        let given = given(request.reason.as_deref());
+        let reason = given.clone().unwrap_or_else(|| format!("by hand, by uid {uid}"));
         let timeout = request.timeout_s.map(Duration::from_secs);
         let mut done = wire::Done::default();
+        let measure = request.measure.as_ref().map(wire::Measure::read).transpose();
         let mut asked = Vec::with_capacity(request.targets.len());
         for text in &request.targets {
             let blocked = text.parse::<Target>().map_err(|error| error.to_string()).and_then(|target| {
-                let request = BlockRequest {
-                    target,
-                    timeout,
-                    measure: Measure::default(),
-                    reason: reason.as_str().into(),
-                };
+                let measure = measure.clone()?.unwrap_or_default();
+                let reason = reason.as_str().into();
+                let request = BlockRequest { target, timeout, measure, reason };
                 self.engine.block(request, now).map_err(|refusal| refusal.to_string()).map(|()| target)
             });
             match blocked {
@@ -187,7 +225,7 @@ impl Daemon {
                 Err(reason) => done.refused.push(wire::Refusal { target: text.clone(), reason }),
             }
         }
-        self.carry_out(Cause::Other);
+        self.carry_out(Cause::Operator { uid, reason: given.as_deref() });
         for target in asked {
             if self.engine.block_of(&target).is_some() {
                 done.done += 1;
@@ -198,11 +236,20 @@ impl Daemon {
                 done.refused.push(wire::Refusal { target: target.to_string(), reason });
             }
         }
+        let act = Act::Block {
+            targets: Targets::of(request.targets.iter().map(String::as_str)),
+            timeout_s: request.timeout_s,
+            reason: given,
+            done: done.done,
+            refused: done.refused.len(),
+        };
+        self.act(Some(uid), act);
         done
     }
 
-    fn unblock_by_hand(&mut self, request: &wire::UnblockRequest) -> wire::Done {
+    fn unblock_by_hand(&mut self, request: &wire::UnblockRequest, uid: u32) -> wire::Done {
         let now = clock::now();
+        let given = given(request.reason.as_deref());
         let mut done = wire::Done::default();
         if request.all {
             let targets: Vec<Target> = self.engine.blocks().map(|block| block.target).collect();
@@ -222,7 +269,15 @@ impl Daemon {
                 }
             }
         }
-        self.carry_out(Cause::Other);
+        self.carry_out(Cause::Operator { uid, reason: given.as_deref() });
+        let act = Act::Unblock {
+            targets: Targets::of(request.targets.iter().map(String::as_str)),
+            all: request.all,
+            reason: given,
+            done: done.done,
+            refused: done.refused.len(),
+        };
+        self.act(Some(uid), act);
         done
     }
 
@@ -290,6 +345,12 @@ impl Daemon {
             &per_source(|source| source.attacks),
         );
         metric(
+            "enforcing",
+            "gauge",
+            "Whether packets are dropped, and not only counted.",
+            &[(String::new(), f64::from(u8::from(status.enforcing)))],
+        );
+        metric(
             "troubles",
             "gauge",
             "Things that an operator should know; see `xdpban status`.",
@@ -297,6 +358,12 @@ impl Daemon {
         );
         text
     }
+}
+
+/// An operator's reason, as it goes on record.
+pub(super) fn given(reason: Option<&str>) -> Option<String> {
+    let reason = reason?.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect::<String>();
+    Some(reason.trim().to_owned()).filter(|reason| !reason.is_empty())
 }
 
 /// What sshd says that nobody here understands.
@@ -318,16 +385,25 @@ fn send(to: oneshot::Sender<Reply>, reply: Reply) {
     }
 }
 
-fn interface(guarded: &Guarded) -> wire::Interface {
-    let mode = guarded.state.as_ref().ok().map(|attached| attached.mode.name().to_owned());
-    wire::Interface { name: guarded.name.clone(), attached: mode.is_some(), mode }
+/// What becomes of packets. The one that the program was asked about has no ports, and opens nothing; what is dropped of
+/// others is in the entry.
+fn verdict_of(block: Option<&Block>, verdict: Outcome, enforcing: bool) -> &'static str {
+    match block.map(|block| block.measure) {
+        _ if !enforcing => "pass",
+        Some(Measure { action: Action::Throttle(_), .. }) => "throttle",
+        Some(Measure { scope, .. }) if !scope.is_everything() => "drop",
+        _ if verdict.drops() => "drop",
+        _ => "pass",
+    }
 }
 
-fn entry(block: &Block, counted: Option<&Entry>, now: &Now) -> wire::Entry {
+fn entry(block: &Block, counted: Option<&Entry>, enforced: bool, now: &Now) -> wire::Entry {
     let (dropped_packets, dropped_bytes) = counted.map_or((0, 0), |entry| (entry.packets, entry.bytes));
     wire::Entry {
         target: block.target.to_string(),
-        action: "block".to_owned(),
+        action: block.measure.action.name().to_owned(),
+        measure: wire::Measure::of(block.measure),
+        enforced,
         expires_at: block.expires.map(|expiry| clock::rfc3339(expiry.wall)),
         expires_in_s: block.expires.map(|expiry| wire::seconds_up(expiry.mono.since(now.mono))),
         created_at: Some(clock::rfc3339(block.created)),

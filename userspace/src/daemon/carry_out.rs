@@ -1,17 +1,21 @@
 //! Carrying out what the engine decided: into the gate first, then on record. What the kernel says comes back to the
 //! engine, so that a block that did not take is never reported as one that did.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use xdpban_engine::Applied;
 use xdpban_engine::change::{Block, Change, End, Origin, Refused};
+use xdpban_engine::measure::Action;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Now};
 
 use super::Daemon;
+use super::trial::Trial;
 use crate::clock;
-use crate::gate::Insertion;
+use crate::error::chain;
+use crate::gate::{Insertion, Reconciled};
 use crate::human;
 use crate::store::Write;
 
@@ -21,20 +25,30 @@ const HALF_SECOND: Duration = Duration::from_millis(500);
 /// Up to so many changes of one kind are logged one by one; more are summed up.
 const LOGGED: usize = 16;
 
+/// Counts that go to the store at once; the others follow a minute later.
+const COUNTS_AT_ONCE: usize = 16_384;
+
 /// What changes come from.
 #[derive(Clone, Copy)]
-pub(super) enum Cause {
+pub(super) enum Cause<'a> {
     /// A line, which a source read at this time.
     Line(Mono),
     /// The record of an earlier controller.
     Restore,
+    /// An operator.
+    Operator {
+        /// Their user id.
+        uid: u32,
+        /// Why, in their words.
+        reason: Option<&'a str>,
+    },
     /// Anything else.
     Other,
 }
 
 impl Daemon {
     /// Carries out every change that the engine has, in order.
-    pub(super) fn carry_out(&mut self, cause: Cause) {
+    pub(super) fn carry_out(&mut self, cause: Cause<'_>) {
         loop {
             let changes: Vec<Change> = std::iter::from_fn(|| self.engine.next_change()).collect();
             if changes.is_empty() {
@@ -43,13 +57,14 @@ impl Daemon {
             // Changes of one kind that follow each other go to the kernel in one call.
             for run in changes.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
                 self.block(run, cause);
-                self.unblock(run);
+                self.unblock(run, cause);
                 self.refuse(run);
+                self.order_commands(run);
             }
         }
     }
 
-    fn block(&mut self, run: &[Change], cause: Cause) {
+    fn block(&mut self, run: &[Change], cause: Cause<'_>) {
         let blocks: Vec<&Block> = run
             .iter()
             .filter_map(|change| if let Change::Block(block) = change { Some(&**block) } else { None })
@@ -57,10 +72,11 @@ impl Daemon {
         if blocks.is_empty() {
             return;
         }
-        let insertions: Vec<Insertion> = blocks.iter().map(|block| insertion(block)).collect();
+        let insertions: Vec<Insertion> = blocks.iter().map(|block| insertion(block, self.trial)).collect();
         let mut left_out = self.gate.insert(&insertions).into_iter().peekable();
         let now = clock::now();
         let took = if let Cause::Line(read_at) = cause { Some(now.mono.since(read_at)) } else { None };
+        let uid = if let Cause::Operator { uid, .. } = cause { Some(uid) } else { None };
         let mut taken = Vec::new();
         for (index, block) in blocks.into_iter().enumerate() {
             let applied = match left_out.next_if_eq(&index) {
@@ -70,7 +86,7 @@ impl Daemon {
             if applied == Applied::Done {
                 // What was restored is on record as it was.
                 if !matches!(cause, Cause::Restore) || block.origin == Origin::Adopted {
-                    self.writes.push(Write::Blocked { block: block.clone(), at: now.wall, took });
+                    self.writes.push(Write::Blocked { block: block.clone(), at: now.wall, took, uid });
                 }
                 taken.push(block);
             }
@@ -79,16 +95,32 @@ impl Daemon {
         if let Cause::Restore = cause {
             log::info!("restored: {}", human::counted(taken.len() as u64, "block"));
         } else {
-            log_run(&taken, "blocked", |block| describe(block, &now));
+            let dry_run = if self.enforcing() { "" } else { "dry run: " };
+            log_run(&taken, &format!("{dry_run}blocked"), |block| {
+                format!("{dry_run}{}", describe(block, &now))
+            });
         }
     }
 
-    fn unblock(&mut self, run: &[Change]) {
+    /// Gives every entry in the kernel the expiry that its block has.
+    pub(super) fn renew_all(&mut self) {
+        let insertions: Vec<Insertion> =
+            self.engine.blocks().map(|block| insertion(block, self.trial)).collect();
+        let left_out = self.gate.insert(&insertions);
+        if !left_out.is_empty() {
+            log::error!(
+                "{} may be let through too early: the kernel's table is full",
+                human::counted(left_out.len() as u64, "target")
+            );
+        }
+    }
+
+    fn unblock(&mut self, run: &[Change], cause: Cause<'_>) {
         let ended: Vec<(&Block, End, &Option<Arc<str>>)> = run
             .iter()
             .filter_map(|change| match change {
                 Change::Unblock { block, end, detail } => Some((&**block, *end, detail)),
-                Change::Block(_) | Change::Refused(_) => None,
+                Change::Block(_) | Change::Refused(_) | Change::Run(_) => None,
             })
             .collect();
         if ended.is_empty() {
@@ -99,13 +131,23 @@ impl Daemon {
         let at = clock::now().wall;
         for ((block, end, detail), entry) in ended.iter().zip(entries) {
             let (packets, bytes) = entry.map_or((0, 0), |entry| (entry.packets, entry.bytes));
+            let (uid, reason) = match (end, cause) {
+                (End::Lifted, Cause::Operator { uid, reason: None }) => {
+                    (Some(uid), Some(format!("by uid {uid}")))
+                }
+                (End::Lifted, Cause::Operator { uid, reason: Some(reason) }) => {
+                    (Some(uid), Some(format!("by uid {uid}: {reason}")))
+                }
+                _ => (None, detail.as_deref().map(str::to_owned)),
+            };
             self.writes.push(Write::Ended {
                 block: (*block).clone(),
                 end: *end,
                 at,
                 packets,
                 bytes,
-                reason: detail.as_deref().map(str::to_owned),
+                reason,
+                uid,
             });
         }
         log_run(&ended, "unblocked", |(block, end, detail)| match detail {
@@ -126,23 +168,44 @@ impl Daemon {
         log_run(&refused, "left alone", |refused| refused.because.to_string());
     }
 
-    /// Has the counts of the blocks in force written to the store, so that a reboot does not lose them.
+    /// Looks whether the kernel's tables hold what the engine has blocked, and mends them.
+    pub(super) fn reconcile(&mut self) {
+        let wanted: Vec<Insertion> = self.engine.blocks().map(|block| insertion(block, self.trial)).collect();
+        let Reconciled { put_back, taken_out } = match self.gate.reconcile(&wanted) {
+            Ok(reconciled) => reconciled,
+            Err(error) => return log::error!("{}", chain(&error)),
+        };
+        self.tampered += put_back.len() + taken_out.len();
+        log_run(&put_back, "mended in the kernel's tables", |target| {
+            format!("someone else changed the block of {target} in the kernel; it is as it was again")
+        });
+        log_run(&taken_out, "taken out of the kernel's tables", |target| {
+            format!("someone else blocked {target} in the kernel; it is taken out. Block with `xdpban block`")
+        });
+    }
+
+    /// Has the counts of the blocks in force written to the store, so that a reboot does not lose them: those that have
+    /// changed since they last were, a bounded number at once.
     pub(super) fn record_counts(&mut self) {
-        let counts = self.gate.entries().filter(|(_, entry)| entry.packets > 0);
-        self.writes.extend(counts.map(|(target, entry)| Write::Counts {
-            target,
-            packets: entry.packets,
-            bytes: entry.bytes,
-        }));
+        let at = clock::now().wall;
+        let mut recorded = HashMap::with_capacity(self.counted.len());
+        let mut left = COUNTS_AT_ONCE;
+        for (target, entry) in self.gate.entries().filter(|(_, entry)| entry.packets > 0) {
+            let before = self.counted.get(&target).copied();
+            if before == Some(entry.packets) || left == 0 {
+                recorded.extend(before.map(|packets| (target, packets)));
+                continue;
+            }
+            left -= 1;
+            recorded.insert(target, entry.packets);
+            self.writes.push(Write::Counts { target, packets: entry.packets, bytes: entry.bytes, at });
+        }
+        self.counted = recorded;
     }
 }
 
-fn insertion(block: &Block) -> Insertion {
-    Insertion {
-        target: block.target,
-        expires: block.expires.map(|expiry| expiry.mono),
-        measure: block.measure,
-    }
+fn insertion(block: &Block, trial: Option<Trial>) -> Insertion {
+    Insertion { target: block.target, expires: Trial::cap(trial, block.expires), measure: block.measure }
 }
 
 fn log_run<T>(run: &[T], what: &str, describe: impl Fn(&T) -> String) {
@@ -161,8 +224,16 @@ fn describe(block: &Block, now: &Now) -> String {
         None => "until unblocked".to_owned(),
     };
     let why = match &block.rule {
-        Some(rule) => format!("rule {} {}", rule.id.0, rule.description),
+        Some(rule) => format!("rule {} {}", rule.id.0, block.reason),
         None => block.reason.to_string(),
     };
-    format!("blocked {} {how_long}: {why} (offence {})", block.target, block.offences)
+    let done = match block.measure.action {
+        Action::Block => "blocked",
+        Action::Throttle(_) => "throttled",
+    };
+    let measure = match block.measure.stops_everything() {
+        true => String::new(),
+        false => format!(" ({})", block.measure),
+    };
+    format!("{done} {}{measure} {how_long}: {why} (offence {})", block.target, block.offences)
 }

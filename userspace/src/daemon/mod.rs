@@ -3,6 +3,7 @@
 //! Sources, the control socket and the store run beside it and talk through bounded queues. When the loop is busy,
 //! sources and peers wait; the store never makes the loop wait (see [`crate::store`]).
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,27 +12,39 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior};
 use xdpban_engine::record::Record;
+use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Now, Wall};
 use xdpban_engine::{Engine, HostAddresses, Login};
 
 use crate::clock;
-use crate::config::{Config, Faults, SourceConfig};
+use crate::config::{Command, Config, Faults, SourceConfig};
 use crate::control::Call;
 use crate::error::chain;
 use crate::gate::Gate;
+use crate::host;
 use crate::host::HostError;
 use crate::human;
+use crate::run::{Outcome, Runner};
 use crate::source::{self, Alert, Batch, Records, Report};
-use crate::store::{Health, Write, Writer};
-use crate::{gate, host};
-use carry_out::Cause;
-use sources::Sources;
 
+use crate::store::{Act, Head, Health, Write, Writer};
+use crate::stream::{Said, Stream};
+use allow::Allowlist;
+use carry_out::Cause;
+use interfaces::Interfaces;
+use sources::Sources;
+use trial::Trial;
+
+mod active_response;
+mod allow;
 mod answer;
 mod carry_out;
+mod commands;
+mod interfaces;
 mod notify;
 mod sources;
 mod start;
+mod trial;
 
 pub use start::DaemonError;
 
@@ -44,6 +57,9 @@ const CALLS: usize = 64;
 /// Messages of the store that may wait for the loop.
 const HEALTH: usize = 16;
 
+/// Messages of streams that may wait for the loop.
+const SAID: usize = 16;
+
 /// How often rates are sampled and logins that ended without a word are noticed.
 const TICK: Duration = Duration::from_secs(10);
 
@@ -53,20 +69,30 @@ const MAX_SKEW: Duration = Duration::from_secs(600);
 /// Every how many ticks the counts of blocks in force go to the store, so that a reboot does not lose them.
 const TICKS_BETWEEN_COUNTS: u32 = 6;
 
+/// What is said of a dry run.
+const NOT_ENFORCED: &str =
+    "dry run: nothing is enforced; what would be dropped is counted, and passes (`enforce`, `run --dry-run`)";
+/// How many ticks make a day, after which the record's head is logged.
+const TICKS_A_DAY: u32 = 8640;
+
 /// What can happen to the controller.
 enum Input {
     /// A source has records, or something to say.
     Report(Report),
     /// A peer asks something.
     Request(Call),
-    /// A block is due.
+    /// A block, an allowed network or the trial is due.
     Deadline,
     /// The store has trouble, or is well again.
     Store(Health),
+    /// A stream has something to say.
+    Stream(Said),
     /// Addresses, routes or interfaces of the host changed.
     Host,
     /// The host does not tell of changes any longer.
     HostLost(HostError),
+    /// A command ended, or was not run.
+    CommandEnded(Box<Outcome>),
     /// Some time has passed.
     Tick,
     /// SIGHUP.
@@ -79,18 +105,34 @@ enum Input {
 ///
 /// # Errors
 /// [`DaemonError`], when it cannot start.
-pub fn run(config: Config, file: Option<&Path>, trace_packets: bool) -> Result<(), DaemonError> {
+pub fn run(config: Config, file: Option<&Path>, options: Options) -> Result<(), DaemonError> {
+    let pins = config.paths.pins.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Io { what: "start the event loop", source })?;
     runtime.block_on(async {
-        let mut daemon = start::daemon(config, file, trace_packets)?;
+        let mut daemon = start::daemon(config, file, options)?;
         daemon.begin().await;
         daemon.serve().await;
+        let trial_failed = daemon.trial_failed;
         daemon.stop().await;
+        if trial_failed {
+            crate::gate::detach(&pins)?;
+        }
         Ok(())
     })
+}
+
+/// How to run, this time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Whether to log what becomes of packets.
+    pub trace_packets: bool,
+    /// Whether nothing is enforced, whatever the configuration says.
+    pub dry_run: bool,
+    /// For how long to wait for an operator to confirm, before everything is taken off again; none: for good.
+    pub trial: Option<Duration>,
 }
 
 /// The controller's state.
@@ -100,9 +142,22 @@ struct Daemon {
     config_file: Option<PathBuf>,
     engine: Engine,
     gate: Gate,
-    interfaces: Vec<Guarded>,
+    allowlist: Allowlist,
+    /// Whether the command line asked for a dry run.
+    dry_run: bool,
+    trial: Option<Trial>,
+    /// Nobody confirmed the trial.
+    trial_failed: bool,
+    interfaces: Interfaces,
     sources: Sources,
     store: Writer,
+    streams: Vec<Stream>,
+    /// What streams say of themselves goes here, and comes out at the other end.
+    said: (mpsc::Sender<Said>, mpsc::Receiver<Said>),
+    /// Streams that cannot be written, and why.
+    stream_troubles: BTreeMap<String, String>,
+    /// The packets of each block that are on record, as far as they were counted since the start.
+    counted: HashMap<Target, u64>,
     /// What the present input led to, for the store: kept or lost as a whole.
     writes: Vec<Write>,
     /// A store that could not be used and was replaced.
@@ -110,12 +165,16 @@ struct Daemon {
     store_trouble: Option<String>,
     reload_trouble: Option<String>,
     host_trouble: Option<String>,
+    /// How many entries of the kernel's tables someone else had changed.
+    tampered: usize,
     /// None once it failed, which does not heal.
     host: Option<host::Watcher>,
     addresses: HostAddresses,
     reports: mpsc::Receiver<Report>,
     calls: mpsc::Receiver<Call>,
     health: mpsc::Receiver<Health>,
+    runner: Runner,
+    outcomes: mpsc::Receiver<Outcome>,
     control: JoinHandle<()>,
     packet_log: Option<JoinHandle<()>>,
     /// Answers that wait for the store.
@@ -125,13 +184,6 @@ struct Daemon {
     ticks: u32,
     started: Mono,
     rate: Rate,
-}
-
-/// An interface of the configuration.
-struct Guarded {
-    name: String,
-    /// How the gate stands on it, or why it does not.
-    state: Result<gate::Attached, String>,
 }
 
 /// What was read of a batch.
@@ -191,8 +243,12 @@ impl Daemon {
                 Input::Report(Report::Well { source }) => self.sources.well(source),
                 Input::Request(call) => self.answer(call),
                 Input::Deadline => {
+                    if self.trial_is_over() {
+                        return self.end_trial();
+                    }
                     self.engine.handle_timeout(clock::now());
                     self.carry_out(Cause::Other);
+                    self.expire_allowed();
                 }
                 Input::Store(Health::Failing { message }) => {
                     log::error!("{message}; it is tried again every second, and blocking goes on meanwhile");
@@ -202,10 +258,15 @@ impl Daemon {
                     log::info!("the store can be written again");
                     self.store_trouble = None;
                 }
+                Input::Stream(said) => self.stream_said(said),
                 Input::Host => self.host_changed(),
                 Input::HostLost(error) => {
                     self.host_unknown(&error);
                     self.host = None;
+                }
+                Input::CommandEnded(outcome) => {
+                    self.command_ended(*outcome);
+                    self.carry_out(Cause::Other);
                 }
                 Input::Tick => self.tick(),
                 Input::Reload => self.reload().await,
@@ -215,8 +276,28 @@ impl Daemon {
         }
     }
 
+    /// Whether packets are dropped, and not only counted.
+    fn enforcing(&self) -> bool {
+        self.config.enforce && !self.dry_run
+    }
+
+    fn announce_enforcement(&self) {
+        if self.enforcing() {
+            log::info!("enforcing: what is blocked is dropped");
+        } else {
+            log::warn!("{NOT_ENFORCED}");
+        }
+    }
+
+    /// Has what an operator did, or what happened to the controller, put on record.
+    fn act(&mut self, uid: Option<u32>, act: Act) {
+        self.writes.push(Write::Act { at: clock::now().wall, uid, act });
+    }
+
     async fn next(&mut self) -> Input {
-        let deadline = self.engine.poll_timeout();
+        let trial = self.trial.map(Trial::until);
+        let deadlines = [self.engine.poll_timeout(), self.allowlist.next_due(), trial];
+        let deadline = deadlines.into_iter().flatten().min();
         tokio::select! {
             biased;
             _ = self.signals.terminate.recv() => Input::Shutdown,
@@ -225,7 +306,9 @@ impl Daemon {
             () = until(deadline) => Input::Deadline,
             Some(call) = self.calls.recv() => Input::Request(call),
             Some(health) = self.health.recv() => Input::Store(health),
+            Some(said) = self.said.1.recv() => Input::Stream(said),
             changed = changed(&mut self.host) => changed.map_or_else(Input::HostLost, |()| Input::Host),
+            Some(outcome) = self.outcomes.recv() => Input::CommandEnded(Box::new(outcome)),
             _ = self.tick.tick() => Input::Tick,
             Some(report) = self.reports.recv() => Input::Report(report),
         }
@@ -289,6 +372,61 @@ impl Daemon {
         self.carry_out(Cause::Line(batch.read_at));
     }
 
+    /// Starts to write the streams of `config`.
+    fn start_streams(&mut self, config: &Config) {
+        self.stream_troubles.clear();
+        for stream in &config.record.streams {
+            let said = self.said.0.clone();
+            // Its thread waits where the loop does not take what it says.
+            let say = move |what| {
+                if said.blocking_send(what).is_err() {
+                    log::debug!("the loop has ended, and takes no word of a stream");
+                }
+            };
+            match Stream::start(stream, config.paths.state.clone(), say) {
+                Ok(stream) => self.streams.push(stream),
+                Err(error) => {
+                    let trouble = format!("start the stream of incidents to {}: {error}", stream.name());
+                    log::error!("{trouble}");
+                    self.stream_troubles.insert(stream.name(), trouble);
+                }
+            }
+        }
+        self.store.wake(self.streams.iter().map(Stream::wake).collect());
+    }
+
+    /// Ends the streams, and hears what they have to say until then.
+    async fn end_streams(&mut self) {
+        let streams = std::mem::take(&mut self.streams);
+        let mut ended = tokio::task::spawn_blocking(|| streams.into_iter().for_each(Stream::stop));
+        loop {
+            tokio::select! {
+                biased;
+                Some(said) = self.said.1.recv() => self.stream_said(said),
+                result = &mut ended => {
+                    if let Err(error) = result {
+                        log::error!("end the streams of incidents: {error}");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn stream_said(&mut self, said: Said) {
+        match said {
+            Said::Written { name, seq } => self.writes.push(Write::Streamed { name, seq }),
+            Said::Trouble { name, message } => {
+                log::error!("{message}; it is tried again, and incidents wait for it in the store");
+                self.stream_troubles.insert(name, message);
+            }
+            Said::Well { name } => {
+                log::info!("incidents are written to {name} again");
+                self.stream_troubles.remove(&name);
+            }
+        }
+    }
+
     fn host_changed(&mut self) {
         self.keep_guard();
         match host::addresses() {
@@ -313,33 +451,9 @@ impl Daemon {
         }
     }
 
-    /// Puts the gate back onto interfaces on which it does not stand: they came late, or went and came back, or someone took
-    /// it off.
+    /// Keeps the gate where the configuration wants it.
     fn keep_guard(&mut self) {
-        for Guarded { name, state } in &mut self.interfaces {
-            let stands = state.as_ref().map_or(Ok(false), |attached| self.gate.stands(attached));
-            match stands {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(error) => {
-                    log::warn!("{}", chain(&error));
-                    continue;
-                }
-            }
-            let again = self.gate.attach(name, self.config.mode).map_err(|error| chain(&error));
-            match (&again, &state) {
-                (Ok(attached), Ok(_)) => {
-                    log::warn!("the gate was taken off {name}; it stands again, in mode {}", attached.mode);
-                }
-                (Ok(attached), Err(_)) => log::info!("guards {name} in mode {}", attached.mode),
-                (Err(trouble), Err(before)) if trouble == before => {}
-                (Err(trouble), _) => log::error!("{name} is not guarded: {trouble}"),
-            }
-            if let Ok(gate::Attached { warning: Some(warning), .. }) = &again {
-                log::warn!("{warning}");
-            }
-            *state = again;
-        }
+        self.interfaces.keep(&mut self.gate, &self.config, clock::now().mono);
     }
 
     fn tick(&mut self) {
@@ -351,7 +465,12 @@ impl Daemon {
         }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_BETWEEN_COUNTS) {
+            self.reconcile();
             self.record_counts();
+            self.writes.push(Write::Alive { at: clock::now().wall });
+        }
+        if self.ticks.is_multiple_of(TICKS_A_DAY) {
+            say_head(&self.store.head());
         }
     }
 
@@ -375,15 +494,29 @@ impl Daemon {
         }
         keep_until_restart(&self.config, &mut config);
         self.engine.reload(config.policy.clone());
+        self.runner.replace(&config.commands);
+        config.commands.iter().filter_map(Command::trouble).for_each(|trouble| log::warn!("{trouble}"));
         self.carry_out(Cause::Other);
-        if let Err(error) = self.gate.set_allow(&config.policy.allow) {
-            log::error!("{}", chain(&error));
-        }
         if self.sources.replace(start::sources_of(&config)) {
             self.sources.announce();
             self.sources.begun().await;
         }
-        self.config = config;
+        let enforced = self.enforcing();
+        self.store.keep(start::keep(&config));
+        if self.config.record.streams != config.record.streams {
+            self.end_streams().await;
+            self.start_streams(&config);
+        }
+        let before = std::mem::replace(&mut self.config, config);
+        self.record_config(false, Some(&before.written.settings));
+        if enforced != self.enforcing() {
+            self.gate.set_dry_run(!self.enforcing());
+            self.announce_enforcement();
+        }
+        if let Err(error) = self.set_allow() {
+            log::error!("{error}");
+        }
+        self.keep_guard();
         log::info!(
             "configuration and rules read again; {} rules in force",
             self.config.policy.rules.rules().len()
@@ -393,6 +526,7 @@ impl Daemon {
     fn reload_failed(&mut self, faults: &Faults) {
         log::error!("the configuration is faulty, and the running one stays in force:\n{faults}");
         let first = faults.iter().next().map(ToString::to_string).unwrap_or_default();
+        self.act(None, Act::ConfigRefused { faults: faults.len(), first: first.clone() });
         self.reload_trouble = Some(format!(
             "the configuration on disk is faulty and was not taken ({}, the first: {first}); see `xdpban check`",
             human::counted(faults.len() as u64, "fault")
@@ -401,7 +535,9 @@ impl Daemon {
 
     /// Ends what was started, in order, and leaves the gate as it stands.
     async fn stop(mut self) {
-        log::info!("stopping; the gate stays closed to what is blocked");
+        if !self.trial_failed {
+            log::info!("stopping; the gate stays closed to what is blocked");
+        }
         notify::stopping();
         self.calls.close();
         while let Ok(call) = self.calls.try_recv() {
@@ -415,12 +551,25 @@ impl Daemon {
         }
         self.reports.close();
         self.sources.stop();
+        while let Ok(outcome) = self.outcomes.try_recv() {
+            self.command_ended(outcome);
+        }
+        self.runner.stop();
         self.record_counts();
+        self.act(None, Act::Stopped { version: env!("CARGO_PKG_VERSION") });
         self.store.record(self.writes.drain(..));
-        if let Err(error) = self.store.close() {
-            log::error!("{error}");
+        self.end_streams().await;
+        self.store.record(self.writes.drain(..));
+        match self.store.close() {
+            Ok(head) => say_head(&head),
+            Err(error) => log::error!("{error}"),
         }
     }
+}
+
+/// Says where the record ends, so that it stands outside of the store, too.
+fn say_head(head: &Head) {
+    log::info!("the record's head is {head}; `xdpban verify-record --head` checks it against this");
 }
 
 /// What of a new configuration only a restart can bring about.
@@ -428,8 +577,6 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let limits = (&old.policy.limits, &new.policy.limits);
     [
         ("[paths]", old.paths != new.paths),
-        ("interfaces", old.interfaces != new.interfaces),
-        ("mode", old.mode != new.mode),
         (
             "[limits] blocks and prefixes",
             (limits.0.blocks, limits.0.prefixes) != (limits.1.blocks, limits.1.prefixes),
@@ -443,8 +590,6 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 /// Takes over into `new` what only a restart can change.
 fn keep_until_restart(old: &Config, new: &mut Config) {
     new.paths.clone_from(&old.paths);
-    new.interfaces.clone_from(&old.interfaces);
-    new.mode = old.mode;
     new.policy.limits.blocks = old.policy.limits.blocks;
     new.policy.limits.prefixes = old.policy.limits.prefixes;
 }

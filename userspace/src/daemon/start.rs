@@ -1,6 +1,6 @@
 //! Starting the controller: everything is opened, checked and said before the first line is read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -8,23 +8,28 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use xdpban_engine::change::{Block, End, Expiry, Origin};
-use xdpban_engine::policy::Response;
+use xdpban_engine::measure::{Action, Measure};
+use xdpban_engine::policy::{Aggregate, Policy, Response};
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Now};
-use xdpban_engine::{Engine, FORGET_AFTER, Login, Offender};
+use xdpban_engine::{Engine, Login, Offender};
 
+use super::allow::Allowlist;
 use super::carry_out::Cause;
+use super::interfaces::Interfaces;
 use super::sources::Sources;
-use super::{CALLS, Daemon, Guarded, HEALTH, REPORTS, Rate, Signals, notify};
+use super::trial::Trial;
+use super::{CALLS, Daemon, HEALTH, Options, REPORTS, Rate, SAID, Signals, notify};
 use crate::clock;
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, Selector, SourceConfig};
 use crate::control::server::{Server, ServerError};
 use crate::error::chain;
 use crate::gate::{self, Entry, Gate, GateError, PacketLog};
 use crate::host::{self, HostError};
 use crate::human;
-use crate::source;
-use crate::store::{self, Health, Store, StoreError, Write, Writer};
+use crate::run::Runner;
+use crate::source::{self, Position};
+use crate::store::{self, Act, Health, Keep, Migrated, Store, StoreError, Write, Writer};
 
 /// Why the controller cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -62,17 +67,14 @@ pub enum DaemonError {
 
 /// Starts everything. When it returns the gate is attached, what is still in force is restored, and sources are about to
 /// be read.
-pub(super) fn daemon(
-    config: Config,
-    file: Option<&Path>,
-    trace_packets: bool,
-) -> Result<Daemon, DaemonError> {
+pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> Result<Daemon, DaemonError> {
     let io = |what| move |source| DaemonError::Io { what, source };
     // Whoever lacks these lacks the rest, too, and should hear of the cause first.
     gate::check_privileges()?;
-    let names = interfaces(&config)?;
     let server = Server::open(&config.paths.runtime)?;
-    let (store, set_aside) = open_store(&config.paths.state)?;
+    let (store, kept, set_aside) = open_store(&config)?;
+    let migrated = store.migrated();
+    let settings = store.last_settings()?;
     let signals = Signals::listen().map_err(io("listen for signals"))?;
     let watcher = host::Watcher::new()?;
     let addresses = host::addresses()?;
@@ -80,19 +82,23 @@ pub(super) fn daemon(
         pins: config.paths.pins.clone(),
         blocks: config.policy.limits.blocks,
         prefixes: config.policy.limits.prefixes,
-        dry_run: false,
-        trace_packets,
+        dry_run: options.dry_run || !config.enforce,
+        trace_packets: options.trace_packets,
     })?;
-    gate.set_allow(&config.policy.allow)?;
 
     let now = clock::now();
+    let allowlist = Allowlist::new(store.allowed()?, &now);
+    gate.set_allow(&[config.policy.allow.clone(), allowlist.networks()].concat())?;
     let mut engine = Engine::new(config.policy.clone());
+    engine.set_allowed_by_hand(allowlist.networks());
     engine.set_host(&addresses);
-    let positions = store.positions()?;
-    let (in_force, ended) = in_force(&store, &gate, &now)?;
-    engine.restore(in_force, offenders(&store, &now)?, now);
+    let (in_force, ended) = in_force(kept.in_force, &gate, &now);
+    engine.restore(in_force, kept.offenders, now);
+    engine.restore_runs(super::commands::standing(store.commands(&now)?, &config.paths.state, &now), now);
+    let (runner, outcomes) =
+        Runner::start(&config.commands, &config.paths.state).map_err(io("start the thread of commands"))?;
     let boot = now.wall_at(Mono(0));
-    for login in store.logins()? {
+    for login in kept.logins {
         // A process of before the reboot is gone, whoever has its number.
         let pid = login.pid.filter(|_| login.at >= boot);
         engine.restore_login(&Login { pid, ..login }, now);
@@ -102,24 +108,36 @@ pub(super) fn daemon(
     let (health_sender, health) = mpsc::channel(HEALTH);
     let (reports_sender, reports) = mpsc::channel(REPORTS);
     let (calls_sender, calls) = mpsc::channel(CALLS);
-    let sources = Sources::new(positions, reports_sender);
+    let sources = Sources::new(kept.positions, reports_sender);
     let packet_log = gate.packet_log()?;
     let mut daemon = Daemon {
         engine,
         gate,
-        interfaces: Vec::new(),
+        allowlist,
+        dry_run: options.dry_run,
+        trial: options.trial.map(|length| Trial::new(length, &now)),
+        trial_failed: false,
+        interfaces: Interfaces::default(),
         sources,
-        store: Writer::start(store, tell(health_sender)).map_err(io("start the thread of the store"))?,
+        store: Writer::start(store, keep(&config), tell(health_sender))
+            .map_err(io("start the thread of the store"))?,
+        streams: Vec::new(),
+        said: mpsc::channel(SAID),
+        stream_troubles: BTreeMap::new(),
+        counted: HashMap::new(),
         writes: ended,
         set_aside,
         store_trouble: None,
         reload_trouble: None,
         host_trouble: None,
+        tampered: 0,
         host: Some(watcher),
         addresses,
         reports,
         calls,
         health,
+        runner,
+        outcomes,
         control: tokio::spawn(server.serve(calls_sender)),
         packet_log: packet_log.map(|log| tokio::spawn(follow(log))),
         answers: JoinSet::new(),
@@ -133,39 +151,68 @@ pub(super) fn daemon(
     };
     // The tables are filled before the program stands on an interface, so that it never passes what is blocked.
     daemon.carry_out(Cause::Restore);
-    daemon.attach(names)?;
-    daemon.sources.replace(sources_of(&daemon.config));
+    daemon.attach()?;
+    let sources = sources_of(&daemon.config);
+    daemon.record_start(&sources, migrated);
+    daemon.record_config(true, settings.as_deref());
+    daemon.start_streams(&daemon.config.clone());
+    daemon.sources.replace(sources);
     Ok(daemon)
 }
 
 impl Daemon {
-    fn attach(&mut self, names: Vec<String>) -> Result<(), DaemonError> {
-        for name in names {
-            let state = self.gate.attach(&name, self.config.mode).map_err(|error| chain(&error));
-            if let Ok(attached) = &state
-                && let Some(warning) = &attached.warning
-            {
-                log::warn!("{warning}");
-            }
-            self.interfaces.push(Guarded { name, state });
+    /// Puts the configuration on record, and in what it is otherwise than the settings `before`, if those are known.
+    pub(super) fn record_config(&mut self, start: bool, before: Option<&[String]>) {
+        let Config { file, written, .. } = &self.config;
+        let act = Act::Config {
+            start,
+            file: file.as_ref().map(|file| file.display().to_string()),
+            digest: written.digest.clone(),
+            changes: before.map(|before| written.changes_since(before)).unwrap_or_default(),
+            settings: written.settings.clone(),
+        };
+        self.act(None, act);
+    }
+
+    /// Puts the start on record.
+    fn record_start(&mut self, sources: &[SourceConfig], migrated: Option<Migrated>) {
+        if let Some(Migrated { from, to }) = migrated {
+            self.act(None, Act::StoreMigrated { from, to });
         }
-        let troubles: Vec<&str> = self
-            .interfaces
-            .iter()
-            .filter_map(|guarded| guarded.state.as_ref().err().map(String::as_str))
-            .collect();
-        if troubles.len() == self.interfaces.len() {
-            return Err(DaemonError::NothingGuarded(troubles.join("; ")));
+        if let Some(aside) = self.set_aside.clone() {
+            self.act(None, Act::StoreSetAside { why: aside });
         }
-        troubles.iter().for_each(|trouble| log::error!("{trouble}"));
-        // Programs that looked there have been replaced.
-        Ok(self.gate.remove_other_layouts()?)
+        let act = Act::Started {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            interfaces: self.interfaces.attached().map(|(name, _)| name.to_owned()).collect(),
+            sources: sources.iter().map(SourceConfig::key).collect(),
+        };
+        self.act(None, act);
+    }
+
+    /// Attaches the gate. Where nothing is guarded, the controller is of no use, unless what it is to guard may come yet.
+    fn attach(&mut self) -> Result<(), DaemonError> {
+        self.keep_guard();
+        let selectors = &self.config.interfaces;
+        let may_come = selectors.iter().any(|selector| matches!(selector, Selector::Pattern(_)));
+        if self.interfaces.attached().next().is_some() || may_come {
+            self.interfaces.failures().for_each(|failure| log::error!("{failure}"));
+            // Programs that looked there have been replaced.
+            return Ok(self.gate.remove_other_layouts()?);
+        }
+        let failures: Vec<&str> = self.interfaces.failures().collect();
+        if failures.is_empty() {
+            return Err(DaemonError::NoInterface("eth0".to_owned()));
+        }
+        Err(DaemonError::NothingGuarded(failures.join("; ")))
     }
 
     /// Tells the administrator and the service manager that the host is guarded. What is logged from here on is read.
     pub(super) async fn begin(&mut self) {
         self.sources.begun().await;
         self.announce();
+        self.announce_trial();
         notify::ready();
     }
 
@@ -176,14 +223,18 @@ impl Daemon {
             Some(file) => log::info!("configuration: {}", file.display()),
             None => log::info!("configuration: none; the defaults hold"),
         }
-        for Guarded { name, state } in &self.interfaces {
-            if let Ok(attached) = state {
-                log::info!("guards {name} in mode {}", attached.mode);
-            }
+        if !self.enforcing() {
+            self.announce_enforcement();
         }
         self.sources.announce();
         for response in &config.policy.responses {
             log::info!("{}", describe(response));
+        }
+        for (command, answers) in config.commands.iter().zip(&config.policy.commands) {
+            log::info!("on {}: runs {} as {}", matches(&answers.when), command.name, command.user);
+            if let Some(trouble) = command.trouble() {
+                log::warn!("{trouble}");
+            }
         }
         let mut never = vec!["loopback and link-local addresses".to_owned()];
         let mut name = |what: &str, addresses: &[std::net::IpAddr]| {
@@ -216,18 +267,6 @@ async fn follow(mut log: PacketLog) {
     }
 }
 
-/// The interfaces to guard.
-fn interfaces(config: &Config) -> Result<Vec<String>, DaemonError> {
-    if !config.interfaces.is_empty() {
-        return Ok(config.interfaces.clone());
-    }
-    let found = host::default_route_interfaces()?;
-    if found.is_empty() {
-        return Err(DaemonError::NoInterface("eth0".to_owned()));
-    }
-    Ok(found)
-}
-
 /// What to watch: what is configured, or what the host has.
 pub(super) fn sources_of(config: &Config) -> Vec<SourceConfig> {
     if !config.sources.is_empty() {
@@ -238,15 +277,46 @@ pub(super) fn sources_of(config: &Config) -> Vec<SourceConfig> {
 
 /// Opens the store. One that is no database, or a damaged one, is set aside and a new one begun: the host is guarded in
 /// any case, and nothing is overwritten. Returns what the operator should know of that.
-fn open_store(directory: &Path) -> Result<(Store, Option<String>), DaemonError> {
-    let store = Store::open(directory);
-    let Err(damage @ (StoreError::NotADatabase { .. } | StoreError::Damaged { .. })) = store else {
-        return Ok((store?, None));
+fn open_store(config: &Config) -> Result<(Store, Kept, Option<String>), DaemonError> {
+    let (directory, policy) = (&config.paths.state, &config.policy);
+    let opened = Kept::open(directory, policy);
+    let Err(damage @ (StoreError::NotADatabase { .. } | StoreError::Damaged { .. })) = opened else {
+        let (store, kept) = opened?;
+        return Ok((store, kept, None));
     };
     let aside = store::set_aside(directory, &clock::file_stamp(clock::now().wall))?;
     let note = format!("{}; it was set aside as {}, and a new one begun", chain(&damage), aside.display());
     log::error!("{note}");
-    Ok((Store::open(directory)?, Some(note)))
+    let (store, kept) = Kept::open(directory, policy)?;
+    Ok((store, kept, Some(note)))
+}
+
+/// What the last controller left in the store.
+struct Kept {
+    positions: HashMap<String, Position>,
+    in_force: Vec<Block>,
+    offenders: Vec<(Target, Offender)>,
+    logins: Vec<Login>,
+}
+
+impl Kept {
+    /// Opens the store and reads all of that, so that damage to any of it is found while there is nothing to undo yet.
+    fn open(directory: &Path, policy: &Policy) -> Result<(Store, Kept), StoreError> {
+        let store = Store::open(directory)?;
+        let now = clock::now();
+        let kept = Kept {
+            positions: store.positions()?,
+            in_force: store.in_force(&now)?,
+            offenders: offenders(&store, policy, &now)?,
+            logins: store.logins()?,
+        };
+        Ok((store, kept))
+    }
+}
+
+/// What is kept on record.
+pub(super) fn keep(config: &Config) -> Keep {
+    Keep { time: config.record.keep, size: config.record.max_size }
 }
 
 /// Hands what the store says of its health to the loop.
@@ -260,8 +330,9 @@ fn tell(health: mpsc::Sender<Health>) -> impl FnMut(Health) + Send {
 }
 
 /// Who has been blocked before and is not yet forgotten.
-fn offenders(store: &Store, now: &Now) -> Result<Vec<(Target, Offender)>, StoreError> {
-    let known = store.offenders(now.wall.before(FORGET_AFTER))?;
+fn offenders(store: &Store, policy: &Policy, now: &Now) -> Result<Vec<(Target, Offender)>, StoreError> {
+    let responses = policy.responses.iter().map(|response| response.forget_after);
+    let known = store.offenders(now.wall.before(responses.fold(policy.forget_after, Ord::max)))?;
     Ok(known
         .into_iter()
         .map(|known| (known.target, Offender { offences: known.offences, until: known.until }))
@@ -270,10 +341,10 @@ fn offenders(store: &Store, now: &Now) -> Result<Vec<(Target, Offender)>, StoreE
 
 /// What is in force, and what to record of blocks that are no longer. While the tables live, they say what is blocked and
 /// until when, and the store says why; after a reboot the store alone knows.
-fn in_force(store: &Store, gate: &Gate, now: &Now) -> Result<(Vec<Block>, Vec<Write>), DaemonError> {
+fn in_force(recorded: Vec<Block>, gate: &Gate, now: &Now) -> (Vec<Block>, Vec<Write>) {
     let mut standing: HashMap<Target, Entry> = gate.entries().collect();
     let (mut blocks, mut ended) = (Vec::new(), Vec::new());
-    for mut block in store.in_force(now)? {
+    for mut block in recorded {
         match standing.remove(&block.target) {
             Some(entry) => {
                 block.expires = expiry(&entry, now);
@@ -297,7 +368,7 @@ fn in_force(store: &Store, gate: &Gate, now: &Now) -> Result<(Vec<Block>, Vec<Wr
         users: Vec::new(),
         evidence: Vec::new(),
     }));
-    Ok((blocks, ended))
+    (blocks, ended)
 }
 
 fn expiry(entry: &Entry, now: &Now) -> Option<Expiry> {
@@ -313,19 +384,44 @@ fn gone(block: Block, now: &Now) -> Write {
     } else {
         (End::Lifted, Some("it stood in the gate no longer when the controller started".to_owned()))
     };
-    Write::Ended { block, end, at: now.wall, packets: 0, bytes: 0, reason }
+    Write::Ended { block, end, at: now.wall, packets: 0, bytes: 0, reason, uid: None }
 }
 
-fn describe(response: &Response) -> String {
+/// Which matches a response is for.
+fn matches(response: &Response) -> String {
     let mut matches: Vec<String> = response.rules.iter().map(|rule| rule.0.to_string()).collect();
     matches.extend(response.groups.iter().map(|group| format!("group {group}")));
     matches.extend(response.level.map(|level| format!("level {level} and above")));
+    let mut narrow: Vec<String> = response.networks.iter().map(|net| format!("from {net}")).collect();
+    narrow.extend(response.users.iter().map(|user| format!("as user {user}")));
+    let narrow = if narrow.is_empty() { String::new() } else { format!(" ({} only)", narrow.join(", ")) };
+    format!("{}{narrow}", matches.join(", "))
+}
+
+fn describe(response: &Response) -> String {
     let timeout = |timeout: Option<_>| timeout.map_or("until unblocked".to_owned(), human::duration);
-    let mut text = format!("on {}: blocks the source for {}", matches.join(", "), timeout(response.timeout));
+    let Measure { action, scope } = response.measure;
+    let mut text = format!("on {}: ", matches(response));
+    match action {
+        Action::Block => text.push_str("blocks the source"),
+        Action::Throttle(rate) => text.push_str(&format!("throttles the source to {rate}")),
+    }
+    if !scope.is_everything() {
+        text.push_str(&format!(", {scope} only,"));
+    }
+    text.push_str(&format!(" for {}", timeout(response.timeout)));
     if !response.repeat_offenders.is_empty() {
-        let steps: Vec<String> =
-            response.repeat_offenders.iter().map(|step| human::duration(*step)).collect();
+        let steps: Vec<String> = response.repeat_offenders.iter().map(|step| timeout(*step)).collect();
         text.push_str(&format!(", and repeat offenders for {}", steps.join(", then ")));
+    }
+    if let Some(Aggregate { v4, v6, hosts }) = response.aggregate {
+        let prefixes = [("IPv4", v4), ("IPv6", v6)].into_iter();
+        let prefixes: Vec<String> =
+            prefixes.filter_map(|(family, length)| Some(format!("{family} /{}", length?))).collect();
+        text.push_str(&format!(
+            ", and with {hosts} such sources in one {}, all of that",
+            prefixes.join(" or ")
+        ));
     }
     text
 }

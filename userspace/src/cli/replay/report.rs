@@ -182,6 +182,8 @@ impl Gathered {
                 self.in_force.remove(&block.target);
             }
             Change::Refused(refused) => self.refused(&refused, at),
+            // Past logs run nothing.
+            Change::Run(_) => {}
         }
     }
 

@@ -1,0 +1,78 @@
+//! `xdpban verify-record`
+
+use serde_json::json;
+use xdpban_engine::time::Wall;
+
+use super::table::{BAD, GOOD, STRONG, printable, styled};
+use super::{CliError, print, print_json};
+use crate::clock;
+use crate::config::Paths;
+use crate::human;
+use crate::store::{Archive, Fault, Head, Verified};
+
+pub(super) fn run(paths: &Paths, kept: &[Head], json: bool) -> Result<(), CliError> {
+    let verified = Archive::open(&paths.state)?.verify(kept)?;
+    if json {
+        print_json(&document(&verified))?;
+    } else {
+        print(&text(&verified))?;
+    }
+    if verified.faults.is_empty() { Ok(()) } else { Err(CliError::Told) }
+}
+
+fn text(verified: &Verified) -> String {
+    let Verified { head, faults, more, .. } = verified;
+    let mut text = String::new();
+    for fault in faults {
+        let place = match (fault.seq, fault.incident) {
+            (Some(seq), Some(incident)) => format!("record {seq} (of incident {incident})"),
+            (Some(seq), None) => format!("record {seq}"),
+            (None, Some(incident)) => format!("incident {incident}"),
+            (None, None) => "the allowlist".to_owned(),
+        };
+        let of = [fault.at.map(clock::rfc3339), fault.kind.clone()];
+        let of: String = of.into_iter().flatten().map(|part| format!(", {part}")).collect();
+        text.push_str(&format!("{}{}: {}\n", styled(BAD, &place), printable(&of), printable(&fault.what)));
+    }
+    if *more > 0 {
+        text.push_str(&format!("and {} more\n", human::count(*more)));
+    }
+    let verdict = if faults.is_empty() {
+        styled(GOOD, "intact")
+    } else {
+        styled(BAD, "NOT INTACT: it is not what was written")
+    };
+    text.push_str(&format!(
+        "{verdict}: {}, {}\n",
+        human::counted(verified.records, "record"),
+        human::counted(verified.incidents, "incident")
+    ));
+    if verified.pruned_through > 0 {
+        text.push_str(&format!(
+            "records 1 to {} were pruned, as [record] asks for\n",
+            human::count(verified.pruned_through.unsigned_abs())
+        ));
+    }
+    text.push_str(&format!(
+        "head: {}\nkeep that elsewhere: `xdpban verify-record --head` says whether it is still part of the record\n",
+        styled(STRONG, &head.to_string())
+    ));
+    text
+}
+
+fn document(verified: &Verified) -> serde_json::Value {
+    let Verified { head, pruned_through, records, incidents, faults, more } = verified;
+    let fault = |fault: &Fault| {
+        let Fault { seq, at, kind, incident, what } = fault;
+        json!({ "seq": seq, "at": at.map(|at: Wall| clock::rfc3339(at)), "kind": kind, "incident": incident, "what": what })
+    };
+    json!({
+        "intact": faults.is_empty(),
+        "head": head.to_string(),
+        "records": records,
+        "incidents": incidents,
+        "pruned_through": pruned_through,
+        "faults": faults.iter().map(fault).collect::<Vec<_>>(),
+        "more_faults": more,
+    })
+}
