@@ -17,6 +17,9 @@ use crate::process::{Transcript, line};
 /// Names the binary to test.
 const BINARY: &str = "XDPBAN_BIN";
 
+/// Names another build of it, such as the release before.
+const OTHER_BINARY: &str = "XDPBAN_OTHER_BIN";
+
 /// How long the controller may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -30,6 +33,17 @@ pub(crate) fn binary() -> Result<PathBuf> {
         binary.display()
     );
     Ok(binary)
+}
+
+/// Another build of the binary: `$XDPBAN_OTHER_BIN`, else a copy of the one under test in `dir`.
+pub(crate) fn other_binary(dir: &Path) -> Result<PathBuf> {
+    if let Some(other) = std::env::var_os(OTHER_BINARY).map(PathBuf::from) {
+        ensure!(other.is_file(), "{} is not there: {OTHER_BINARY} names it", other.display());
+        return Ok(other);
+    }
+    let copy = dir.join("other-xdpban");
+    fs::copy(binary()?, &copy).with_context(|| format!("copy the binary to {}", copy.display()))?;
+    Ok(copy)
 }
 
 /// A running controller; killed when dropped.

@@ -179,6 +179,11 @@ impl Lab {
     /// A configuration with the lab's interface, paths and log. It ends within a `[[source]]`: put top-level keys before it, tables
     /// behind it.
     pub fn config(&self) -> String {
+        self.config_with_source("file", self.log.path())
+    }
+
+    /// [`Lab::config`], with another source in the place of the lab's log.
+    pub fn config_with_source(&self, kind: &str, path: &Path) -> String {
         let dir = self.dir().display();
         format!(
             "interfaces = [\"eth0\"]\n\n\
@@ -188,9 +193,9 @@ impl Lab {
              pins = \"/sys/fs/bpf/xdpban\"\n\
              rules = \"{dir}/rules.d\"\n\n\
              [[source]]\n\
-             kind = \"file\"\n\
+             kind = \"{kind}\"\n\
              path = \"{}\"\n\n",
-            self.log.path().display()
+            path.display()
         )
     }
 
@@ -225,6 +230,22 @@ impl Lab {
         command.args(args);
         let up = || Ok(self.xdpban(&["status"])?.code() == Some(0));
         Controller::start(command, self.controller_log(), up)
+    }
+
+    /// As [`Lab::start_controller`], with another build of the binary: the one that `$XDPBAN_OTHER_BIN` names, else a copy.
+    pub fn start_other_build(&self, config: &str) -> Result<Controller> {
+        self.write_config(config)?;
+        let mut command = self.command(Side::Host, controller::other_binary(self.dir())?);
+        command.arg("--config").arg(self.config_file()).arg("run");
+        let up = || Ok(self.xdpban(&["status"])?.code() == Some(0));
+        Controller::start(command, self.controller_log(), up)
+    }
+
+    /// Starts `xdpban run` with the configuration file as it stands, and does not wait until it is up.
+    pub fn spawn_controller(&self) -> Result<Controller> {
+        let mut command = self.xdpban_command()?;
+        command.arg("run");
+        Controller::start(command, self.controller_log(), || Ok(true))
     }
 
     /// Runs `xdpban ARGS` on the host, with the lab's configuration if there is one, and with no input.

@@ -5,6 +5,7 @@
 
 mod client;
 mod controller;
+mod execd;
 mod host;
 mod lab;
 mod log_file;
@@ -17,6 +18,7 @@ mod traffic;
 
 pub use client::{Attempt, Login, Outcome, PASSWORD, Session, USERS};
 pub use controller::{CliOutput, Controller};
+pub use execd::{Ended, Execd, Started};
 pub use lab::Lab;
 pub use log_file::{LogFile, invalid_user_line, sshd_line};
 pub use network::{GATEWAY_V4, GATEWAY_V6, NAME_SERVER, Side};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::SendTimeout;
+use nix::sys::socket::sockopt::{RcvBufForce, SendTimeout};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
 };
@@ -20,6 +20,9 @@ use crate::namespace::Namespace;
 
 /// The least time between two datagrams of a stream, so that a test does not starve what it tests.
 const SHORTEST_INTERVAL: Duration = Duration::from_micros(100);
+
+/// Room for some seconds of a stream at its fastest, in bytes.
+const RECEIVE_BUFFER: usize = 64 << 20;
 
 /// A steady stream of datagrams to the host; it ends when dropped.
 #[derive(Debug)]
@@ -126,6 +129,8 @@ fn pair(
 ) -> Result<(UdpSocket, UdpSocket)> {
     let incoming = receiver.within(|| UdpSocket::bind((to, 0)).with_context(|| format!("bind to {to}")))?;
     incoming.set_read_timeout(Some(Duration::from_millis(100))).context("limit the wait for a datagram")?;
+    // A receiver that has to wait for a processor must not pass for a gate that holds packets up.
+    setsockopt(&incoming, RcvBufForce, &RECEIVE_BUFFER).context("enlarge the receiver's buffer")?;
     let place = incoming.local_addr().context("the receiver's port")?;
     let outgoing = sender.within(|| {
         let socket = UdpSocket::bind((from, 0)).with_context(|| format!("bind to {from}"))?;

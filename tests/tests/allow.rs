@@ -1,0 +1,103 @@
+//! The allowlist that operators keep.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use xdpban_tests::{Lab, Side};
+
+const ATTACKER: &str = "10.99.66.66";
+
+#[test]
+fn what_an_operator_allows_is_let_through_at_once_and_for_as_long() -> Result<()> {
+    let lab = Lab::new()?;
+    let controller = lab.start_controller(&lab.config())?;
+    lab.attack(Side::Attacker.v4())?;
+    lab.blocked(ATTACKER)?;
+    lab.xdpban(&["block", "10.99.67.1"])?.success()?;
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+
+    lab.xdpban(&["allow", "add", "10.99.66.0/24", "--for", "1h", "--comment", "a test"])?
+        .success()?
+        .stdout_has("1 target allowed for 1 h")?;
+    assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    assert_eq!(lab.targets()?, ["10.99.67.1"], "the block that it covers is lifted, and no other");
+    let show = lab.show(ATTACKER)?;
+    assert_eq!((&show["verdict"], &show["incidents"][0]["outcome"]), (&json!("pass"), &json!("lifted")));
+    lab.attack(Side::Attacker.v4())?;
+    lab.has_read_the_log()?;
+    assert_eq!(lab.targets()?, ["10.99.67.1"]);
+    lab.xdpban(&["block", ATTACKER])?.expect_code(1)?.stderr_has("on the allowlist (xdpban allow)")?;
+
+    let list = lab.xdpban(&["allow", "list", "--json"])?.success()?.json()?;
+    assert_eq!(list[0]["network"], "10.99.66.0/24", "{list}");
+    assert_eq!((&list[0]["origin"], &list[0]["comment"]), (&json!("operator"), &json!("a test")));
+    assert_eq!(list[0]["uid"], 0, "{list}");
+
+    // It is kept across a crash, in the engine and in the kernel.
+    controller.kill9()?;
+    let _controller = lab.start_controller_with(&["run"])?;
+    assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    lab.xdpban(&["block", ATTACKER])?.expect_code(1)?.stderr_has("is never blocked")?;
+
+    lab.xdpban(&["allow", "remove", "10.99.66.0/24"])?.success()?;
+    lab.xdpban(&["allow", "remove", "10.99.66.0/24"])?
+        .expect_code(1)?
+        .stderr_has("is not on the allowlist")?;
+    lab.attack(Side::Attacker.v4())?;
+    lab.blocked(ATTACKER)?;
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    assert!(lab.login_ok(Side::Bystander)?);
+    Ok(())
+}
+
+#[test]
+fn it_ends_by_itself() -> Result<()> {
+    let lab = Lab::new()?;
+    let controller = lab.start_controller(&lab.config())?;
+    lab.xdpban(&["allow", "add", ATTACKER, "10.99.66.67", "--for", "2s"])?.success()?;
+    lab.xdpban(&["allow", "add", "10.99.66.67"])?.success()?;
+    lab.eventually("one is over", Duration::from_secs(5), |lab| {
+        let list = lab.xdpban(&["allow", "list", "--json"])?.success()?.json()?;
+        Ok(list.as_array().map(Vec::len) == Some(1) && list[0]["network"] == "10.99.66.67")
+    })?;
+    assert!(controller.output()?.contains("no longer allowed: 10.99.66.66, its time is over"));
+    lab.attack(Side::Attacker.v4())?;
+    lab.blocked(ATTACKER)?;
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    Ok(())
+}
+
+#[test]
+fn check_says_what_protects_an_address() -> Result<()> {
+    let lab = Lab::new()?;
+    let allow =
+        "[allow]\nnetworks = [\"10.99.77.0/24\", { network = \"10.99.78.1\", comment = \"the monitor\" }]\n";
+    let _controller = lab.start_controller(&format!("{}{allow}", lab.config()))?;
+    lab.xdpban(&["allow", "add", "10.99.77.0/25"])?.success()?;
+    let _session = lab.open_session(Side::Bystander, Side::Bystander.v4())?;
+    lab.has_read_the_log()?;
+    for (address, by) in [
+        ("10.99.0.2", json!(["own"])),
+        ("10.99.0.1", json!(["gateway"])),
+        ("127.8.8.8", json!(["special"])),
+        ("10.99.77.7", json!(["config", "operator"])),
+        ("10.99.77.200", json!(["config"])),
+        (ATTACKER, json!([])),
+    ] {
+        let check = lab.xdpban(&["allow", "check", address, "--json"])?.success()?.json()?;
+        let found = check["protections"].as_array().into_iter().flatten();
+        let found: Vec<&Value> = found.map(|protection| &protection["by"]).collect();
+        assert_eq!(json!(found), by, "{check}");
+        assert_eq!(check["protected"], by != json!([]), "{check}");
+    }
+    lab.xdpban(&["allow", "check", &Side::Bystander.v4().to_string()])?
+        .success()?
+        .stdout_has("is not blocked by rules: it is the source of a logged-in ssh session")?;
+    lab.xdpban(&["allow", "check", ATTACKER])?.success()?.stdout_has("nothing protects it")?;
+    lab.xdpban(&["allow", "list"])?.success()?.stdout_has("the monitor")?;
+    lab.xdpban(&["allow", "remove", "10.99.77.0/24"])?
+        .expect_code(1)?
+        .stderr_has("is allowed by the configuration")?;
+    Ok(())
+}

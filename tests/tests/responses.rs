@@ -1,0 +1,131 @@
+//! Responses other than the plain block of one source.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use xdpban_tests::{Lab, Side};
+
+const ATTACKER: &str = "10.99.66.66";
+
+#[test]
+fn hosts_that_keep_offending_get_their_network_blocked() -> Result<()> {
+    let lab = Lab::new()?;
+    let response =
+        "[[response]]\nrules = [5710]\ntimeout = \"1h\"\naggregate = { v4 = 24, v6 = 56, hosts = 3 }\n";
+    let controller = lab.start_controller(&(lab.config() + response))?;
+    let bystander: IpAddr = "10.99.66.99".parse()?;
+    lab.add_address(Side::Attacker, bystander)?;
+    for (pid, host) in (1..).zip(["10.99.66.1", "10.99.66.2", "10.99.70.3"]) {
+        lab.log().invalid_user(pid, host)?;
+        lab.blocked(host)?;
+    }
+    assert!(lab.tcp_connect(Side::Attacker, bystander, 22)?, "two hosts are not enough");
+    // Those before a restart count.
+    controller.kill9()?;
+    let _controller = lab.start_controller_with(&["run"])?;
+    lab.log().invalid_user(9, ATTACKER)?;
+    let entry = lab.blocked("10.99.66.0/24")?;
+    assert_eq!(
+        entry["reason"],
+        "3 sources within 10.99.66.0/24 attacked: 10.99.66.1, 10.99.66.2, 10.99.66.66; all 256 addresses of it are blocked with them"
+    );
+    assert!(!lab.tcp_connect(Side::Attacker, bystander, 22)?);
+    assert!(lab.login_ok(Side::Bystander)?);
+    let show = lab.show("10.99.66.99")?;
+    assert!(show["verdict"] == "drop" && show["because"].to_string().contains("all 256 addresses"), "{show}");
+    Ok(())
+}
+
+#[test]
+fn a_network_with_something_protected_in_it_is_not_blocked() -> Result<()> {
+    let lab = Lab::new()?;
+    let response = "[[response]]\nrules = [5710]\ntimeout = \"1h\"\naggregate = { v4 = 24, hosts = 2 }\n";
+    let _controller = lab.start_controller(&(lab.config() + response))?;
+    for (pid, host) in (1..).zip(["10.99.0.201", "10.99.0.202"]) {
+        lab.log().invalid_user(pid, host)?;
+        lab.blocked(host)?;
+    }
+    lab.has_read_the_log()?;
+    assert_eq!(lab.targets()?, ["10.99.0.201", "10.99.0.202"]);
+    let incidents = lab.show("10.99.0.203")?["incidents"].clone();
+    assert_eq!(
+        (&incidents[0]["target"], &incidents[0]["outcome"]),
+        (&json!("10.99.0.0/24"), &json!("refused"))
+    );
+    assert!(incidents[0]["outcome_reason"].to_string().contains("it contains 10.99.0."), "{incidents}");
+    Ok(())
+}
+
+#[test]
+fn what_is_throttled_passes_up_to_its_rate() -> Result<()> {
+    let lab = Lab::new()?;
+    let response = "[[response]]\nrules = [5710]\naction = \"throttle\"\nrate = \"10/s\"\nburst = 20\ntimeout = \"1h\"\n";
+    let controller = lab.start_controller(&(lab.config() + response))?;
+    assert!(controller.output()?.contains("on 5710: throttles the source to 10/s (burst 20) for 1 h"));
+    lab.attack(Side::Attacker.v4())?;
+    let entry = lab.blocked(ATTACKER)?;
+    assert_eq!((&entry["action"], &entry["measure"]["rate"]), (&json!("throttle"), &json!(10)), "{entry}");
+    assert_eq!(lab.show(ATTACKER)?["verdict"], "throttle");
+    // Of 200 all arrive where nothing throttles them; of many more, only as many as the receiver's buffer holds.
+    let arrived = lab.flood(Side::Attacker, Side::Attacker.v4(), 200)?;
+    assert!((1..100).contains(&arrived), "{arrived} of 200 arrived");
+    // A block is stricter, and a throttle does not soften it.
+    lab.xdpban(&["block", ATTACKER])?.success()?;
+    assert_eq!(lab.flood(Side::Attacker, Side::Attacker.v4(), 500)?, 0);
+    lab.log().invalid_user(77, ATTACKER)?;
+    lab.has_read_the_log()?;
+    assert_eq!(lab.show(ATTACKER)?["verdict"], "drop");
+    assert!(lab.login_ok(Side::Bystander)?);
+    Ok(())
+}
+
+#[test]
+fn a_scope_leaves_the_rest_alone() -> Result<()> {
+    let lab = Lab::new()?;
+    let _controller = lab.start_controller(&lab.config())?;
+    lab.xdpban(&["block", ATTACKER, "--port", "22", "--new-only"])?
+        .success()?
+        .stdout_has("new connections to port 22 only")?;
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    assert_eq!(lab.flood(Side::Attacker, Side::Attacker.v4(), 200)?, 200, "no connections to port 22");
+    let entry = &lab.list()?[0];
+    assert_eq!(entry["measure"]["ports"], json!([22]), "{entry}");
+    assert_eq!(
+        (&entry["measure"]["scope"], &lab.show(ATTACKER)?["verdict"]),
+        (&json!("new"), &json!("drop"))
+    );
+    lab.xdpban(&["block", ATTACKER, "--burst", "3"])?.expect_code(2)?;
+    lab.xdpban(&["block", ATTACKER, "--throttle", "20"])?.expect_code(2)?.stderr_has("is not a rate")?;
+    Ok(())
+}
+
+#[test]
+fn a_dry_run_counts_and_drops_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let controller = lab.start_controller(&format!("enforce = false\n{}", lab.config()))?;
+    assert!(controller.output()?.contains("dry run: nothing is enforced"));
+    lab.attack(Side::Attacker.v4())?;
+    let entry = lab.blocked(ATTACKER)?;
+    assert_eq!(entry["enforced"], false, "{entry}");
+    assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    assert_eq!(lab.flood(Side::Attacker, Side::Attacker.v4(), 200)?, 200);
+    let dropped = lab.list()?[0]["dropped_packets"].as_u64();
+    assert!(dropped.is_some_and(|dropped| dropped >= 200), "{dropped:?}");
+    assert_eq!(lab.show(ATTACKER)?["verdict"], "pass");
+    assert_eq!(lab.status()?["enforcing"], false);
+    for command in [["status"].as_slice(), &["list"], &["show", ATTACKER]] {
+        lab.xdpban(command)?.success()?.stdout_has("dry run")?;
+    }
+
+    lab.write_config(&lab.config())?;
+    controller.reload()?;
+    lab.eventually("it enforces", Duration::from_secs(5), |lab| Ok(lab.status()?["enforcing"] == true))?;
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    controller.stop()?;
+    let _controller = lab.start_controller_with(&["run", "--dry-run"])?;
+    assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    assert_eq!(lab.targets()?, [ATTACKER]);
+    Ok(())
+}

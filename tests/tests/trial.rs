@@ -1,0 +1,68 @@
+//! A run on trial: everything is taken off again unless it is confirmed.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::Result;
+use xdpban_tests::{Lab, Side};
+
+const ATTACKER: &str = "10.99.66.66";
+
+/// Whether anything of xdpban's is pinned in the lab.
+fn pinned(lab: &Lab) -> Result<bool> {
+    Ok(lab.sh("if [ -e /sys/fs/bpf/xdpban ]; then echo yes; fi")?.contains("yes"))
+}
+
+#[test]
+fn without_a_word_everything_is_taken_off_again() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.write_config(&lab.config())?;
+    let controller = lab.start_controller_with(&["run", "--trial", "4s"])?;
+    assert!(controller.output()?.contains("on trial: in 4 s everything is taken off this host again"));
+    lab.xdpban(&["block", ATTACKER])?.success()?;
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    let status = lab.status()?;
+    assert!(status["trial_left_s"].as_u64().is_some_and(|left| left <= 4), "{status}");
+    assert!(lab.health()?.contains("on trial: in "));
+
+    lab.eventually("it ended", Duration::from_secs(8), |lab| Ok(lab.xdpban(&["status"])?.code() == Some(3)))?;
+    lab.eventually("it is off", Duration::from_secs(2), |lab| Ok(!pinned(lab)?))?;
+    assert!(controller.output()?.contains("nobody confirmed the trial"));
+    assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    // The record stays, and a later run restores what is in force by it.
+    let controller = lab.start_controller_with(&["run"])?;
+    assert_eq!(lab.targets()?, [ATTACKER]);
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    lab.xdpban(&["confirm"])?.expect_code(1)?.stderr_has("does not run on trial")?;
+    controller.stop()?;
+    Ok(())
+}
+
+#[test]
+fn confirmed_it_goes_on_and_blocks_keep_their_time() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.write_config(&lab.config())?;
+    let controller = lab.start_controller_with(&["run", "--trial", "5s"])?;
+    lab.xdpban(&["block", ATTACKER])?.success()?;
+    lab.xdpban(&["confirm"])?.success()?.stdout_has("confirmed")?;
+    assert!(lab.status()?["trial_left_s"].is_null());
+    sleep(Duration::from_secs(6));
+    assert_eq!(lab.status()?["pid"], controller.pid());
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?, "the kernel has its whole time");
+    assert!(lab.login_ok(Side::Bystander)?);
+    Ok(())
+}
+
+#[test]
+fn a_trial_whose_controller_is_killed_leaves_nothing_blocked_beyond_it() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.write_config(&lab.config())?;
+    let controller = lab.start_controller_with(&["run", "--trial", "4s"])?;
+    lab.xdpban(&["block", ATTACKER, "--for", "1h"])?.success()?;
+    controller.kill9()?;
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?, "until then the gate stands");
+    lab.eventually("the entry lapsed", Duration::from_secs(6), |lab| {
+        lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)
+    })?;
+    Ok(())
+}
