@@ -7,6 +7,7 @@ mod bench;
 mod bpf;
 mod build;
 mod demo;
+mod kernels;
 mod licences;
 mod linker;
 mod lint;
@@ -48,6 +49,9 @@ enum Command {
     Test {
         /// Run only the tests whose names contain this
         filter: Option<String>,
+        /// Run the gate's tests on Debian's kernels in qemu: 5.10, 6.1, 6.12, or all without a value
+        #[arg(long, value_name = "VERSION", num_args = 0.., value_delimiter = ',')]
+        kernels: Option<Vec<String>>,
     },
     /// Measure
     Bench {
@@ -65,7 +69,8 @@ fn main() -> ExitCode {
         Command::Build => build::build().map(drop),
         Command::Run { args } => run::run(&args),
         Command::Demo => demo::demo(),
-        Command::Test { filter } => test::test(filter.as_deref()),
+        Command::Test { filter, kernels: Some(kernels) } => kernels::test(&kernels, filter.as_deref()),
+        Command::Test { filter, kernels: None } => test::test(filter.as_deref()),
         Command::Bench { what } => bench::bench(&what),
         Command::Lint => lint::lint(),
         Command::Setup => setup::setup(),

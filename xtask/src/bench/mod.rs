@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 mod detect;
+mod gate;
 mod log;
 
 #[derive(Subcommand)]
@@ -19,10 +20,13 @@ pub(crate) enum Bench {
         #[arg(long, value_name = "FILE")]
         log: Option<PathBuf>,
     },
+    /// Measure how fast blocked packets are dropped, beside netfilter, and what clean ones pay; as root
+    Gate(gate::Options),
 }
 
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Detect { lines, log } => detect::detect(*lines, log.as_deref()),
+        Bench::Gate(options) => gate::gate(options),
     }
 }
