@@ -162,8 +162,6 @@ impl Tables {
     ///
     /// Where the kernel does not take a prefix.
     pub(super) fn reconcile(&mut self, wanted: &[Insertion]) -> Result<Reconciled, GateError> {
-        self.v4.recount().map_err(writing(map::PREFIX4))?;
-        self.v6.recount().map_err(writing(map::PREFIX6))?;
         let by_target: HashMap<Target, &Insertion> = wanted.iter().map(|one| (one.target, one)).collect();
         let mut reconciled = Reconciled::default();
         let mut present = 0;
@@ -179,6 +177,12 @@ impl Tables {
             let gone = wanted.iter().map(|one| one.target).filter(|target| self.entry(target).is_none());
             reconciled.put_back.extend(gone);
         }
+        if reconciled == Reconciled::default() {
+            return Ok(reconciled);
+        }
+        // What was counted here is not what stands there any longer.
+        self.v4.recount().map_err(writing(map::PREFIX4))?;
+        self.v6.recount().map_err(writing(map::PREFIX6))?;
         self.remove(&reconciled.taken_out);
         let again: Vec<Insertion> =
             reconciled.put_back.iter().filter_map(|target| by_target.get(target).map(|one| **one)).collect();
