@@ -42,8 +42,6 @@ pub mod program {
 
 /// Constants that are set before the programs are loaded.
 pub mod global {
-    /// A byte: 1 where the kernel has `bpf_ktime_get_coarse_ns` (5.11).
-    pub const COARSE_CLOCK: &str = "COARSE_CLOCK";
     /// A `u32`: how many slots of BLOCK4 are homes.
     pub const HOMES4: &str = "HOMES4";
     /// A `u32`: how many slots of BLOCK6 are homes.

@@ -1,11 +1,11 @@
 //! What is to become of a packet. Everything but the search for a block is done only after a block was found.
 
-use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use xdpban_common::{Control, Outcome, Special};
 
+use crate::clock;
 use crate::count::{Amount, Counts};
 use crate::frame::Frame;
-use crate::maps::{COARSE_CLOCK, CONTROL, SPECIAL};
+use crate::maps::{CONTROL, SPECIAL};
 use crate::scope;
 use crate::source::{Source, Unparsed, source};
 use crate::table::{Address, Entry, find};
@@ -52,7 +52,7 @@ impl Verdict {
 /// The entry that holds for `address`, or what becomes of it without one.
 #[inline(always)]
 fn found<A: Address>(address: A, control: &Control, is_exempt: impl Fn() -> bool) -> Result<Entry, Outcome> {
-    let Some(entry) = find(address, control, now) else { return Err(Outcome::Clean) };
+    let Some(entry) = find(address, control, clock::coarse) else { return Err(Outcome::Clean) };
     if is_exempt() {
         return Err(Outcome::Exempt);
     }
@@ -88,9 +88,8 @@ fn measured(frame: &Frame, source: &Source, dropped: Outcome, special: u32, toke
 /// is exact on one CPU; where two take out of a full bucket at the same moment, both may get the same token.
 #[inline(always)]
 fn take(full_ns: *mut u64, token_ns: u64, burst_ns: u64, tokens: u64) -> bool {
-    // The coarse clock stands still for longer than a token may take.
-    // SAFETY: the helper takes nothing and reads a clock.
-    let now = unsafe { bpf_ktime_get_ns() };
+    // Where a bucket holds the tokens of a tick, none is lost while the coarse clock stands still.
+    let now = if burst_ns >= clock::MAX_TICK_NS { clock::coarse() } else { clock::exact() };
     // SAFETY: the caller got the pointer from a lookup; whole, aligned words are read and written.
     let full = unsafe { full_ns.read_volatile() };
     if full > now + burst_ns {
@@ -102,16 +101,4 @@ fn take(full_ns: *mut u64, token_ns: u64, burst_ns: u64, tokens: u64) -> bool {
         unsafe { full_ns.write_volatile(from + token_ns * tokens) };
     }
     true
-}
-
-/// The present on `CLOCK_MONOTONIC`, in nanoseconds. The coarse clock is 1 to 10 ms behind and 15 to 20 ns cheaper.
-#[inline(always)]
-fn now() -> u64 {
-    if COARSE_CLOCK.load() == 1 {
-        // SAFETY: the helper takes nothing and reads a clock.
-        unsafe { bpf_ktime_get_coarse_ns() }
-    } else {
-        // SAFETY: as above.
-        unsafe { bpf_ktime_get_ns() }
-    }
 }

@@ -47,11 +47,6 @@ pub(crate) static ALLOW6: LpmTrie<[u8; 16], u32, UNSIZED> = LpmTrie::new();
 #[btf_map]
 pub(crate) static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
 
-/// 1 where the kernel has `bpf_ktime_get_coarse_ns`. A constant when the verifier runs, so that it never sees a call
-/// that the kernel lacks.
-#[unsafe(no_mangle)]
-pub(crate) static COARSE_CLOCK: Global<u8> = Global::new(0);
-
 /// How many slots of BLOCK4 are homes.
 #[unsafe(no_mangle)]
 pub(crate) static HOMES4: Global<u32> = Global::new(UNSIZED_HOMES);

@@ -7,8 +7,7 @@ use crate::error::chain;
 use crate::gate::{self, GateError};
 
 /// What later kernels brought, and what is missed without it.
-const LATER: [((u8, u8), &str, &str); 3] = [
-    ((5, 11), "coarse clock", "each packet of a blocked source costs some 20 ns more"),
+const LATER: [((u8, u8), &str, &str); 2] = [
     ((5, 18), "frags", "no XDP in the driver where the MTU is larger than a page"),
     ((6, 6), "TCX", "TC ingress is used by way of a qdisc (clsact)"),
 ];

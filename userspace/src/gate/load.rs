@@ -8,8 +8,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::maps::{Map, MapData, MapError, MapInfo, MapType};
-use aya::programs::{ProgramType, SchedClassifier, Xdp};
-use aya::sys::{BpfHelper, is_helper_supported};
+use aya::programs::{SchedClassifier, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use xdpban_common::{
@@ -186,7 +185,6 @@ const SELFTEST: Capacity = Capacity { blocks: 64, prefixes: 64 };
 /// The constants of the programs.
 struct Constants {
     trace_level: u8,
-    coarse_clock: u8,
     homes: u32,
 }
 
@@ -194,7 +192,6 @@ impl Constants {
     fn new(options: &Options, capacity: Capacity) -> Constants {
         Constants {
             trace_level: if options.trace_packets { aya_log::Level::Info as u8 } else { 0 },
-            coarse_clock: u8::from(has_coarse_clock()),
             homes: homes(capacity),
         }
     }
@@ -205,7 +202,6 @@ impl Constants {
         loader
             .btf(None) // Nothing is relocated against the kernel's types.
             .override_global(aya_log::LEVEL, &self.trace_level, true)
-            .override_global(global::COARSE_CLOCK, &self.coarse_clock, true)
             .override_global(global::HOMES4, &self.homes, true)
             .override_global(global::HOMES6, &self.homes, true);
         if self.trace_level == 0 {
@@ -342,11 +338,6 @@ fn pin(map: &MapData, name: &str, path: &Path) -> Result<(), GateError> {
 /// Creates the maps and prepares the programs.
 fn create(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, GateError> {
     loader.load(OBJECT).map_err(|source| GateError::Load { source: Box::new(source) })
-}
-
-/// Whether the kernel has `bpf_ktime_get_coarse_ns` (5.11). Where that cannot be told, the other clock does.
-fn has_coarse_clock() -> bool {
-    is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_ktime_get_coarse_ns).unwrap_or(false)
 }
 
 /// Makes sure that the kernel will read and write as many bytes of keys and values as there are: also where a pin

@@ -242,7 +242,7 @@ fn an_entry_blocks_until_its_expiry() {
         assert_eq!(at(&mut gate, ipv4("203.0.113.3")), Outcome::Exact4);
         assert_eq!(at(&mut gate, ipv4("198.51.100.1")), Outcome::Prefix4);
 
-        // The coarse clock is up to a tick behind: 10 ms at 100 Hz.
+        // The program's clock is up to a tick behind: 10 ms at 100 Hz.
         thread::sleep(Duration::from_millis(180));
         assert_eq!(at(&mut gate, ipv4("203.0.113.1")), Outcome::Clean);
         assert_eq!(at(&mut gate, ipv6("2001:db8:1::1")), Outcome::Clean);
