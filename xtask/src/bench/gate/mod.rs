@@ -31,6 +31,11 @@ use crate::{apt, build, process};
 /// How many addresses send where sources are random and a table holds fewer.
 const MILLION: u32 = 1_000_000;
 
+/// A table as large as that of a million blocks, of which one value is read for a packet.
+const READ: &str = "XDP_DROP after one read of 64 MiB";
+const READ_BITS: u32 = 21;
+const READ_BYTES: u32 = 32;
+
 /// What is measured with xdpban in it.
 const CONTENTS: [(&str, Content); 7] = [
     ("xdpban, nothing blocked", Content::Blocks(0)),
@@ -138,6 +143,7 @@ fn measure(options: &Options, binary: &Path) -> Result<Report> {
     let bench = Bench {
         lab: &lab,
         drop: sys::load(&program::always(program::DROP)).context("load a program")?,
+        read: read()?,
         pass: sys::load(&program::always(program::PASS)).context("load a program")?,
         instances,
         interface: nix::net::if_::if_nametoindex(lab::IN).context("find the interface")?,
@@ -150,6 +156,11 @@ fn measure(options: &Options, binary: &Path) -> Result<Report> {
         Ok(())
     })?;
     Ok(report)
+}
+
+fn read() -> Result<OwnedFd> {
+    let table = sys::array(READ_BYTES, 1 << READ_BITS).context("create a table")?;
+    sys::load(&program::drop_after_a_read(&table, READ_BITS)).context("load a program")
 }
 
 type Named = (&'static str, Content, Instance);
@@ -181,6 +192,7 @@ fn instances(options: &Options, lab: &Lab, binary: &Path) -> Result<Vec<Named>> 
 struct Bench<'a> {
     lab: &'a Lab,
     drop: OwnedFd,
+    read: OwnedFd,
     pass: OwnedFd,
     instances: Vec<Named>,
     interface: u32,
@@ -232,6 +244,11 @@ impl Bench<'_> {
     }
 
     fn xdpban(&self, report: &mut Report) -> Result<()> {
+        let attached = self.attach(&self.read)?;
+        for sources in [Sources::One(7), Sources::Random(MILLION)] {
+            report.add(Measured::drop(READ, kind(sources), 1), self.flood(&[sources], By::Xdp)?);
+        }
+        drop(attached);
         for (name, content, instance) in &self.instances {
             let _attached = self.attach(&instance.program)?;
             let (by, among) = match *content {

@@ -1,5 +1,7 @@
 //! The bench's own programs, instruction by instruction: the limits and the generator.
 
+use std::os::fd::{AsRawFd, OwnedFd};
+
 use super::sys::Code;
 
 /// XDP_DROP and XDP_PASS, from the kernel's `enum xdp_action`.
@@ -7,6 +9,7 @@ pub(super) const DROP: u32 = 1;
 pub(super) const PASS: u32 = 2;
 
 /// Helpers, by their numbers in `enum bpf_func_id`.
+const MAP_LOOKUP_ELEM: u32 = 1;
 const GET_PRANDOM_U32: u32 = 7;
 const REDIRECT: u32 = 23;
 
@@ -19,12 +22,17 @@ const AND: u8 = 0x57;
 const XOR: u8 = 0xa7;
 const SHIFT_RIGHT: u8 = 0x77;
 const MODULO_32: u8 = 0x94;
+const MULTIPLY_32: u8 = 0x24;
+const SHIFT_RIGHT_32: u8 = 0x74;
+const LOAD_64: u8 = 0x18;
+const LOAD_DOUBLE: u8 = 0x79;
 const ADD_32: u8 = 0x04;
 const TO_BIG_ENDIAN: u8 = 0xdc;
 const LOAD_WORD: u8 = 0x61;
 const STORE_WORD: u8 = 0x63;
 const STORE_HALF: u8 = 0x6b;
 const JUMP_IF_GREATER: u8 = 0x2d;
+const JUMP_IF_ZERO: u8 = 0x15;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
 
@@ -41,6 +49,36 @@ pub(super) fn always(verdict: u32) -> Code {
 /// Sends every frame out of the interface as it is.
 pub(super) fn redirect(interface: u32) -> Code {
     vec![op(MOV, 1, 0, 0, interface), op(MOV, 2, 0, 0, 0), op(CALL, 0, 0, 0, REDIRECT), op(EXIT, 0, 0, 0, 0)]
+}
+
+/// Drops every frame after it has read one value of an array of 2 to the power of `bits`, chosen by the frame's IPv4 source: what
+/// a lookup costs at the least where the table does not fit into the CPU's caches.
+pub(super) fn drop_after_a_read(array: &OwnedFd, bits: u32) -> Code {
+    // A map's descriptor in an instruction of two words (BPF_PSEUDO_MAP_FD).
+    let array = u32::try_from(array.as_raw_fd()).unwrap_or(0);
+    vec![
+        op(LOAD_WORD, 2, 1, 0, 0),
+        op(LOAD_WORD, 3, 1, 4, 0),
+        op(MOV_REGISTER, 4, 2, 0, 0),
+        op(ADD, 4, 0, 0, 30),
+        op(JUMP_IF_GREATER, 4, 3, 13, 0),
+        op(LOAD_WORD, 5, 2, 26, 0),
+        op(TO_BIG_ENDIAN, 5, 0, 0, 32),
+        op(MULTIPLY_32, 5, 0, 0, 0x9e37_79b1),
+        op(SHIFT_RIGHT_32, 5, 0, 0, 32 - bits),
+        op(STORE_WORD, 10, 5, 0xfffc, 0),
+        op(MOV_REGISTER, 2, 10, 0, 0),
+        op(ADD, 2, 0, 0, 0xffff_fffc),
+        op(LOAD_64, 1, 1, 0, array),
+        0,
+        op(CALL, 0, 0, 0, MAP_LOOKUP_ELEM),
+        op(JUMP_IF_ZERO, 0, 0, 2, 0),
+        // What was read decides where to go on, as it does in a lookup.
+        op(LOAD_DOUBLE, 1, 0, 0, 0),
+        op(JUMP_IF_ZERO, 1, 0, 0, 0),
+        op(MOV, 0, 0, 0, DROP),
+        op(EXIT, 0, 0, 0, 0),
+    ]
 }
 
 /// Where the frame of [`super::frame::syn`] has what the program below writes.

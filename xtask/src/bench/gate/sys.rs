@@ -6,11 +6,13 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+const MAP_CREATE: libc::c_long = 0;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const LINK_CREATE: libc::c_long = 28;
 
+const MAP_TYPE_ARRAY: u32 = 2;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
@@ -77,6 +79,18 @@ pub(super) fn load(code: &Code) -> io::Result<OwnedFd> {
             Err(io::Error::new(error.kind(), format!("{error}\n{}", said.trim_end_matches('\0'))))
         }
     }
+}
+
+/// Creates an array of zeros.
+pub(super) fn array(value_size: u32, max_entries: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Create {
+        map_type: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+    }
+    bpf(MAP_CREATE, &mut Create { map_type: MAP_TYPE_ARRAY, key_size: 4, value_size, max_entries }).map(owned)
 }
 
 /// Opens a loaded program by its id.
