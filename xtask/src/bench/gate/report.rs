@@ -175,8 +175,10 @@ impl Report {
         if self.quick {
             text += "(with --quick: too short for figures that are to be quoted)\n";
         }
-        self.drops(&mut text)?;
-        self.senders(&mut text)?;
+        let (alone, together) = ("dropped, million packets a second", "two senders on two CPUs, together");
+        self.rates(&mut text, 1, alone, &[("one source", "one"), ("random", "random")])?;
+        let kinds = [("same source", "same"), ("two sources", "different"), ("random", "random")];
+        self.rates(&mut text, 2, together, &kinds)?;
         self.clean(&mut text)?;
         self.tcp(&mut text)?;
         let targets = self.targets();
@@ -194,37 +196,24 @@ impl Report {
         Ok(text)
     }
 
-    fn drops(&self, text: &mut String) -> Result<()> {
-        let names = self.names(Group::Drop, 1);
+    /// The rates of so many senders, each with its ratio to the limit.
+    fn rates(
+        &self,
+        text: &mut String,
+        senders: usize,
+        title: &str,
+        kinds: &[(&str, &'static str)],
+    ) -> Result<()> {
+        let names = self.names(Group::Drop, senders);
         if names.is_empty() {
             return Ok(());
         }
-        let heads = ["one source", "of the limit", "random", "of the limit"];
-        head(text, "dropped, million packets a second", &heads)?;
+        let heads: Vec<_> = kinds.iter().flat_map(|(head, _)| [*head, "of the limit"]).collect();
+        head(text, title, &heads)?;
         for name in names {
             let mut cells = Vec::new();
-            for kind in ["one", "random"] {
-                let what = Measured::drop(name, kind, 1);
-                cells.push(self.figure(what).map_or(String::new(), |rate| format!("{:.2}", rate / 1e6)));
-                cells
-                    .push(self.ratio(what, what.base()).map_or(String::new(), |ratio| format!("{ratio:.2}")));
-            }
-            row(text, name, &cells)?;
-        }
-        Ok(())
-    }
-
-    fn senders(&self, text: &mut String) -> Result<()> {
-        let names = self.names(Group::Drop, 2);
-        if names.is_empty() {
-            return Ok(());
-        }
-        let heads = ["same source", "of the limit", "two sources", "of the limit", "random", "of the limit"];
-        head(text, "two senders on two CPUs, together", &heads)?;
-        for name in names {
-            let mut cells = Vec::new();
-            for kind in ["same", "different", "random"] {
-                let what = Measured::drop(name, kind, 2);
+            for (_, kind) in kinds {
+                let what = Measured::drop(name, kind, senders);
                 cells.push(self.figure(what).map_or(String::new(), |rate| format!("{:.2}", rate / 1e6)));
                 cells
                     .push(self.ratio(what, what.base()).map_or(String::new(), |ratio| format!("{ratio:.2}")));
