@@ -7,7 +7,7 @@ use anstyle::Style;
 use xdpban_engine::target::Target;
 
 use super::args::Allow;
-use super::block::tell;
+use super::block::{tell, tell_unrecorded};
 use super::table::{DIM, GOOD, STRONG, Table, printable, styled};
 use super::{CliError, print, print_json};
 use crate::control::client::Client;
@@ -39,7 +39,7 @@ pub(super) fn run(client: &Client, command: &Allow, json: bool) -> Result<(), Cl
 }
 
 pub(super) fn confirm(client: &Client, json: bool) -> Result<(), CliError> {
-    client.confirm()?;
+    tell_unrecorded(&client.confirm()?);
     if json {
         return print_json(&serde_json::json!({ "confirmed": true }));
     }

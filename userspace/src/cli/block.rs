@@ -20,12 +20,13 @@ const MAX_LINE: u64 = 1024;
 pub(super) fn block(client: &Client, args: &Block, json: bool) -> Result<(), CliError> {
     let targets = targets(&args.targets, args.from.as_deref())?;
     let measure = measure(args)?;
-    let done = in_parts(&targets, |targets| {
+    let done = in_parts(&targets, |targets, more| {
         client.block(&BlockRequest {
             targets,
             timeout_s: args.timeout.map(|timeout| timeout.as_secs()),
             measure: wire::Measure::of(measure),
             reason: args.reason.clone(),
+            more,
         })
     })?;
     let done_to =
@@ -46,25 +47,29 @@ fn measure(args: &Block) -> Result<Measure, CliError> {
 
 pub(super) fn unblock(client: &Client, args: &Unblock, json: bool) -> Result<(), CliError> {
     let done = if args.all {
-        client.unblock(&UnblockRequest { targets: Vec::new(), all: true, reason: args.reason.clone() })?
+        let reason = args.reason.clone();
+        client.unblock(&UnblockRequest { targets: Vec::new(), all: true, reason, more: false })?
     } else {
         let targets = targets(&args.targets, args.from.as_deref())?;
-        in_parts(&targets, |targets| {
-            client.unblock(&UnblockRequest { targets, all: false, reason: args.reason.clone() })
+        in_parts(&targets, |targets, more| {
+            client.unblock(&UnblockRequest { targets, all: false, reason: args.reason.clone(), more })
         })?
     };
     tell(&done, "unblocked", json)
 }
 
+/// Has each part sent, with whether another follows: that all are on record is waited for once.
 fn in_parts(
     targets: &[Target],
-    mut send: impl FnMut(Vec<String>) -> Result<Done, ClientError>,
+    mut send: impl FnMut(Vec<String>, bool) -> Result<Done, ClientError>,
 ) -> Result<Done, CliError> {
     let mut all = Done::default();
-    for part in targets.chunks(PART) {
-        let done = send(part.iter().map(Target::to_string).collect())?;
+    let mut parts = targets.chunks(PART).peekable();
+    while let Some(part) = parts.next() {
+        let done = send(part.iter().map(Target::to_string).collect(), parts.peek().is_some())?;
         all.done += done.done;
         all.refused.extend(done.refused);
+        all.unrecorded = done.unrecorded;
     }
     Ok(all)
 }
@@ -75,6 +80,7 @@ pub(super) fn tell(done: &Done, what: &str, json: bool) -> Result<(), CliError> 
     } else if done.done > 0 || done.refused.is_empty() {
         print(&format!("{} {what}\n", human::counted(done.done as u64, "target")))?;
     }
+    tell_unrecorded(done);
     if done.refused.is_empty() {
         return Ok(());
     }
@@ -85,6 +91,13 @@ pub(super) fn tell(done: &Done, what: &str, json: bool) -> Result<(), CliError> 
         return Err(CliError::Told);
     }
     Err(CliError::Partly { done: done.done, refused: done.refused.len() })
+}
+
+/// Says why what was done is not yet on record, where it is not.
+pub(super) fn tell_unrecorded(done: &Done) {
+    if let Some(why) = &done.unrecorded {
+        complain(&format!("what was done is in force, and not yet on record: {why}"));
+    }
 }
 
 /// The targets of the arguments and of the file: all of them sound, or none is taken.

@@ -21,6 +21,7 @@
 //! Whoever can open the socket may read; root and the controller's own user may change.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -35,6 +36,12 @@ pub const SOCKET: &str = "control.sock";
 
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 4 << 20;
+
+/// For how long an operator waits until what they did is on record.
+const RECORD_WAIT: Duration = Duration::from_secs(3);
+
+/// For how long Wazuh does, which answers nothing else meanwhile.
+const WAZUH_WAIT: Duration = Duration::from_millis(100);
 
 /// What a peer asks of the daemon.
 #[derive(Debug)]
@@ -71,6 +78,31 @@ pub enum Request {
     Metrics,
 }
 
+impl Request {
+    /// For how long its answer waits until what was done is on record; none where nothing is done, or another part follows.
+    pub(crate) fn record_wait(&self) -> Option<Duration> {
+        match self {
+            Request::Block(wire::BlockRequest { more: true, .. })
+            | Request::Unblock(wire::UnblockRequest { more: true, .. })
+            | Request::Status
+            | Request::List
+            | Request::Show(_)
+            | Request::Incidents(_)
+            | Request::Head
+            | Request::Allowed
+            | Request::AllowCheck(_)
+            | Request::Metrics => None,
+            Request::ActiveResponse(_) => Some(WAZUH_WAIT),
+            Request::Block(_)
+            | Request::Unblock(_)
+            | Request::Allow(_)
+            | Request::Disallow(_)
+            | Request::Confirm
+            | Request::Unlock(_) => Some(RECORD_WAIT),
+        }
+    }
+}
+
 /// What the daemon answers.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -97,6 +129,20 @@ pub enum Reply {
     Metrics(String),
     /// It could not be done.
     Error(wire::Error),
+}
+
+impl Reply {
+    /// Says that what was done is in force, and why it is not yet on record.
+    pub(crate) fn not_on_record(&mut self, why: String) {
+        match self {
+            Reply::Done(done) => done.unrecorded = Some(why),
+            Reply::Responded(responded) => {
+                responded.message.push_str(&format!("; not yet on record: {why}"));
+            }
+            // Others do nothing that goes on record, or have worse to tell.
+            _ => {}
+        }
+    }
 }
 
 /// A request on its way to the daemon.

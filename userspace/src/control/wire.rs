@@ -300,6 +300,9 @@ pub struct BlockRequest {
     pub measure: Option<Measure>,
     /// Why.
     pub reason: Option<String>,
+    /// Whether it is a part of a longer list, of which another follows; it is answered before it is on record then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 /// A wish to lift blocks.
@@ -315,6 +318,9 @@ pub struct UnblockRequest {
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
+    /// As [`BlockRequest::more`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 /// What became of a wish: how many targets were done, and which were not, and why.
@@ -324,6 +330,9 @@ pub struct Done {
     pub done: usize,
     /// The others.
     pub refused: Vec<Refusal>,
+    /// Why what was done is in force and not yet on record; none where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrecorded: Option<String>,
 }
 
 /// A target with which nothing was done.

@@ -32,6 +32,7 @@ const MAX_REASON: usize = 200;
 
 impl Daemon {
     pub(super) fn answer(&mut self, call: Call) {
+        let record_wait = call.request.record_wait();
         let reply = match call.request {
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::List => self.list(),
@@ -49,7 +50,29 @@ impl Daemon {
             Request::Unlock(request) => Reply::Done(self.unlock(&request.user, call.uid)),
             Request::Metrics => Reply::Metrics(self.metrics()),
         };
-        send(call.reply, reply);
+        match record_wait {
+            Some(limit) => self.send_once_on_record(call.reply, reply, limit),
+            None => send(call.reply, reply),
+        }
+    }
+
+    /// Answers when what was done is on record, or after `limit`: whoever is told that it was done finds it done and
+    /// on record after a crash, too.
+    fn send_once_on_record(&mut self, to: oneshot::Sender<Reply>, mut reply: Reply, limit: Duration) {
+        let on_record = self.store.record_awaited(self.writes.drain(..));
+        while self.answers.try_join_next().is_some() {}
+        self.answers.spawn(async move {
+            let why_not = match tokio::time::timeout(limit, on_record).await {
+                Ok(Ok(Ok(()))) => None,
+                Ok(Ok(Err(trouble))) => Some(trouble),
+                Ok(Err(_)) => Some("the controller is stopping".to_owned()),
+                Err(_) => Some("much waits to be written before it".to_owned()),
+            };
+            if let Some(why_not) = why_not {
+                reply.not_on_record(why_not);
+            }
+            send(to, reply);
+        });
     }
 
     fn status(&mut self) -> wire::Status {

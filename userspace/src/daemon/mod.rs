@@ -69,6 +69,15 @@ const MAX_SKEW: Duration = Duration::from_secs(600);
 /// Every how many ticks the counts of blocks in force go to the store, so that a reboot does not lose them.
 const TICKS_BETWEEN_COUNTS: u32 = 6;
 
+/// For how long what waits is written when the controller stops: a part of TimeoutStopSec in packaging/xdpban.service.
+const WRITE_AT_STOP: Duration = Duration::from_secs(40);
+
+/// As many writes take long enough for that to be said.
+const MANY_WRITES: usize = 20_000;
+
+/// How long the last answers are waited for.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
 /// What is said of a dry run.
 const NOT_ENFORCED: &str =
     "dry run: nothing is enforced; what would be dropped is counted, and passes (`enforce`, `run --dry-run`)";
@@ -543,6 +552,11 @@ impl Daemon {
         while let Ok(call) = self.calls.try_recv() {
             self.answer(call);
         }
+        self.store.record(self.writes.drain(..));
+        let answered = async { while self.answers.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_ANSWERS, answered).await.is_err() {
+            log::warn!("not every peer of the control socket had its answer");
+        }
         self.control.abort();
         // It ends by being aborted, which is no news.
         (&mut self.control).await.ok();
@@ -560,7 +574,15 @@ impl Daemon {
         self.store.record(self.writes.drain(..));
         self.end_streams().await;
         self.store.record(self.writes.drain(..));
-        match self.store.close() {
+        let waiting = self.store.waiting();
+        if waiting > MANY_WRITES {
+            log::info!(
+                "{} wait to be written; that takes {} at most",
+                human::counted(waiting as u64, "record"),
+                human::duration(WRITE_AT_STOP)
+            );
+        }
+        match self.store.close(WRITE_AT_STOP).await {
             Ok(head) => say_head(&head),
             Err(error) => log::error!("{error}"),
         }

@@ -64,7 +64,7 @@ impl Daemon {
         self.act(Some(uid), Act::TrialConfirmed {});
         self.renew_all();
         self.carry_out(Cause::Other);
-        Reply::Done(wire::Done { done: 1, refused: Vec::new() })
+        Reply::Done(wire::Done { done: 1, ..wire::Done::default() })
     }
 
     /// What an operator should know while it lasts.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use tokio::sync::oneshot;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Wall;
 
@@ -9,35 +10,88 @@ use super::Write;
 use crate::source::Position;
 
 /// How many writes can wait while the store cannot be written. Beyond, the oldest is given up. While it can, nothing is:
-/// what waits then is what one transaction's time brings, at most an end for each block that there is. Readings of counters
-/// have the same bound at all times; beyond, a reading of a target that has none waiting is given up.
+/// what waits then ends with what there is to read or to block. Readings of counters have the same bound at all times; beyond,
+/// a reading of a target that has none waiting is given up.
 pub(super) const BOUND: usize = 65_536;
 
-/// Writes in their order. Positions, counts and the like, of which only the latest matter, are kept apart and come last: a position
-/// must not be on disk before what the lines up to it led to.
+/// How many writes one transaction has, and then as many as the last input led to: a crash takes back a fraction of a second's
+/// work at most, however much waits.
+pub(super) const BATCH: usize = 2_000;
+
+/// Writes in their order, in batches of one transaction each.
+///
+/// What one input led to is never divided, and a read position stands behind what the lines up to it led to, in the same
+/// batch: no line is read again whose effects are on disk, and none is skipped. Of the positions in a batch only the latest
+/// of each source is kept.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    writes: VecDeque<Write>,
+    /// The last one is still being filled.
+    batches: VecDeque<Batch>,
+    /// How many writes are in them, without positions.
+    writes: usize,
+    /// How many batches were taken out so far.
+    taken: u64,
+    /// The latest of each. They go with the last batch, behind the beginning of the block that they are of.
     counts: HashMap<Target, (u64, u64, Wall)>,
+    /// As many as there are streams. They tell of what is on disk, and go with any batch.
+    streams: HashMap<String, i64>,
+    given_up: u64,
+    trouble: Option<String>,
+}
+
+/// What goes to disk together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    writes: VecDeque<Write>,
     /// As many as there are sources.
     positions: HashMap<String, Position>,
-    /// As many as there are streams.
-    streams: HashMap<String, i64>,
-    alive: Option<Wall>,
-    given_up: u64,
-    failing: bool,
+    /// Those who want to hear when it is on disk, or why it is not yet.
+    awaited: Vec<oneshot::Sender<Result<(), String>>>,
 }
 
 impl Queue {
-    /// Says whether the store cannot be written at present.
-    pub(super) fn set_failing(&mut self, failing: bool) {
-        self.failing = failing;
+    /// Says why the store cannot be written at present; none where it can. Whoever waits for it has that for an answer.
+    pub(super) fn set_trouble(&mut self, trouble: Option<String>) {
+        if let Some(trouble) = &trouble {
+            self.batches.iter_mut().for_each(|batch| batch.answer(&Err(trouble.clone())));
+        }
+        self.trouble = trouble;
     }
 
-    pub(super) fn push(&mut self, write: Write) {
+    /// Why the store cannot be written at present.
+    pub(super) fn trouble(&self) -> Option<&String> {
+        self.trouble.as_ref()
+    }
+
+    /// Adds what one input led to.
+    pub(super) fn push(&mut self, writes: impl IntoIterator<Item = Write>) {
+        if self.batches.back().is_none_or(|batch| batch.writes.len() >= BATCH) {
+            self.batches.push_back(Batch::default());
+        }
+        writes.into_iter().for_each(|write| self.push_one(write));
+    }
+
+    /// Adds what one input led to, and lets `awaited` know when it is on disk, or why it is not yet.
+    pub(super) fn push_awaited(
+        &mut self,
+        writes: impl IntoIterator<Item = Write>,
+        awaited: oneshot::Sender<Result<(), String>>,
+    ) {
+        self.push(writes);
+        if let Some(batch) = self.batches.back_mut() {
+            batch.awaited.push(awaited);
+            if let Some(trouble) = &self.trouble {
+                batch.answer(&Err(trouble.clone()));
+            }
+        }
+    }
+
+    fn push_one(&mut self, write: Write) {
         match write {
             Write::Position { key, position } => {
-                self.positions.insert(key, position);
+                if let Some(batch) = self.batches.back_mut() {
+                    batch.positions.insert(key, position);
+                }
                 return;
             }
             Write::Counts { target, packets, bytes, at } => {
@@ -52,15 +106,12 @@ impl Queue {
             Write::Ended { ref block, .. } => {
                 self.counts.remove(&block.target);
             }
-            Write::Alive { at } => {
-                self.alive = Some(at);
-                return;
-            }
             Write::Streamed { name, seq } => {
                 self.streams.insert(name, seq);
                 return;
             }
-            Write::Blocked { .. }
+            Write::Alive { .. }
+            | Write::Blocked { .. }
             | Write::Refused { .. }
             | Write::Login(_)
             | Write::Ran(_)
@@ -68,39 +119,107 @@ impl Queue {
             | Write::Allow { .. }
             | Write::Disallow { .. } => {}
         }
-        while self.failing && self.writes.len() >= BOUND {
-            self.writes.pop_front();
-            self.given_up += 1;
+        while self.trouble.is_some() && self.writes >= BOUND {
+            self.give_up();
         }
-        self.writes.push_back(write);
+        if let Some(batch) = self.batches.back_mut() {
+            batch.writes.push_back(write);
+            self.writes += 1;
+        }
     }
 
-    /// All that waits, in the order in which it is to be written.
-    pub(super) fn take(&mut self) -> Vec<Write> {
-        let counts = self.counts.drain();
-        let counts =
-            counts.map(|(target, (packets, bytes, at))| Write::Counts { target, packets, bytes, at });
-        let streams = self.streams.drain().map(|(name, seq)| Write::Streamed { name, seq });
-        let alive = self.alive.take().map(|at| Write::Alive { at });
-        let positions = self.positions.drain().map(|(key, position)| Write::Position { key, position });
-        self.writes.drain(..).chain(counts).chain(streams).chain(alive).chain(positions).collect()
+    /// Gives up the oldest write.
+    fn give_up(&mut self) {
+        while let Some(oldest) = self.batches.front_mut() {
+            if oldest.writes.pop_front().is_some() {
+                self.writes -= 1;
+                self.given_up += 1;
+                return;
+            }
+            let emptied = self.pop().unwrap_or_default();
+            if let Some(next) = self.batches.front_mut() {
+                for (key, position) in emptied.positions {
+                    next.positions.entry(key).or_insert(position);
+                }
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<Batch> {
+        let batch = self.batches.pop_front()?;
+        self.writes -= batch.writes.len();
+        self.taken += 1;
+        Some(batch)
+    }
+
+    /// What is to be written next.
+    pub(super) fn take(&mut self) -> Batch {
+        let mut batch = self.pop().unwrap_or_default();
+        let writes = &mut batch.writes;
+        if self.batches.is_empty() {
+            let targets: Vec<Target> = self.counts.keys().take(BATCH).copied().collect();
+            for target in targets {
+                if let Some((packets, bytes, at)) = self.counts.remove(&target) {
+                    writes.push_back(Write::Counts { target, packets, bytes, at });
+                }
+            }
+        }
+        writes.extend(self.streams.drain().map(|(name, seq)| Write::Streamed { name, seq }));
+        writes.extend(batch.positions.drain().map(|(key, position)| Write::Position { key, position }));
+        batch
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.batches.iter().all(Batch::is_empty) && self.counts.is_empty() && self.streams.is_empty()
     }
 
+    /// Whether what waits is to be written without waiting for more.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.batches.len() > 1 || self.batches.iter().any(|batch| !batch.awaited.is_empty())
+    }
+
+    /// How many writes wait.
     pub(super) fn len(&self) -> usize {
-        self.writes.len()
-            + self.counts.len()
-            + self.streams.len()
-            + usize::from(self.alive.is_some())
-            + self.positions.len()
+        let positions: usize = self.batches.iter().map(|batch| batch.positions.len()).sum();
+        self.writes + positions + self.counts.len() + self.streams.len()
+    }
+
+    /// How many batches there were so far; when as many have been taken, what waits at present has been.
+    pub(super) fn begun(&self) -> u64 {
+        self.taken + self.batches.len() as u64
+    }
+
+    /// How many batches have been taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// How many writes were given up because too many waited.
     pub(super) fn given_up(&self) -> u64 {
         self.given_up
+    }
+}
+
+impl Batch {
+    /// What is to be written, positions last.
+    pub(super) fn writes(&mut self) -> &[Write] {
+        self.writes.make_contiguous()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.writes.len() + self.positions.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0 && self.awaited.is_empty()
+    }
+
+    /// Tells those who wait for it what became of it.
+    pub(super) fn answer(&mut self, outcome: &Result<(), String>) {
+        for awaited in self.awaited.drain(..) {
+            // The asker may have given up.
+            awaited.send(outcome.clone()).ok();
+        }
     }
 }
 
@@ -147,43 +266,92 @@ mod tests {
 
     fn queue(writes: impl IntoIterator<Item = Write>) -> Queue {
         let mut queue = Queue::default();
-        writes.into_iter().for_each(|write| queue.push(write));
+        queue.push(writes);
         queue
     }
 
     #[test]
     fn positions_and_counts_are_the_latest_and_come_last() {
         let mut queue = queue([position(1), counts(1, 5), blocked(2), counts(1, 6), position(2), blocked(3)]);
-        assert_eq!(queue.take(), [blocked(2), blocked(3), counts(1, 6), position(2)]);
+        assert_eq!(queue.take().writes(), [blocked(2), blocked(3), counts(1, 6), position(2)]);
         assert!(queue.is_empty());
     }
 
     #[test]
     fn counts_of_a_block_that_ended_do_not_pass_for_the_next_ones() {
         let mut queue = queue([counts(1, 5), ended(1), blocked(1)]);
-        assert_eq!(queue.take(), [ended(1), blocked(1)]);
+        assert_eq!(queue.take().writes(), [ended(1), blocked(1)]);
+    }
+
+    #[test]
+    fn each_batch_has_the_positions_of_its_own_lines_and_all_that_they_led_to() {
+        let mut queue = Queue::default();
+        let mut number = 0..;
+        let lines = [900, 1500, 1, 1999, 3000, 5];
+        for (index, lines) in lines.into_iter().enumerate() {
+            queue.push(number.by_ref().take(lines).map(blocked).chain([position(index)]));
+        }
+        queue.push([counts(0, 1)]);
+        let mut next = 0..;
+        for (writes, last) in [(2400, 1), (2000, 3), (3000, 4), (5, 5)] {
+            let mut batch = queue.take();
+            let taken = batch.writes();
+            let expected: Vec<Write> = next.by_ref().take(writes).map(blocked).collect();
+            assert!(taken.starts_with(&expected), "{} writes, {last}", taken.len());
+            let rest = &taken[writes..];
+            let with_counts = [counts(0, 1), position(last)];
+            assert_eq!(rest, if queue.is_empty() { &with_counts[..] } else { &with_counts[1..] });
+        }
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn who_waits_hears_of_their_own_batch_or_why_it_is_not_on_disk() {
+        let mut queue = Queue::default();
+        let ask = |queue: &mut Queue, writes: u32| {
+            let (sender, receiver) = oneshot::channel();
+            queue.push_awaited((0..writes).map(blocked), sender);
+            receiver
+        };
+        let (mut first, mut second) = (ask(&mut queue, 2000), ask(&mut queue, 1));
+        assert!(queue.is_urgent());
+        queue.take().answer(&Ok(()));
+        assert_eq!(first.try_recv(), Ok(Ok(())));
+        assert!(second.try_recv().is_err(), "it has no answer yet");
+        queue.set_trouble(Some("the disk is full".to_owned()));
+        let mut third = ask(&mut queue, 1);
+        for asked in [&mut second, &mut third] {
+            assert_eq!(asked.try_recv(), Ok(Err("the disk is full".to_owned())));
+        }
+        assert_eq!(queue.take().writes().len(), 2, "what they asked for is written all the same");
     }
 
     #[test]
     fn the_oldest_is_given_up_at_the_bound() {
         let bound = u32::try_from(BOUND).unwrap();
-        let mut queue = queue((0..bound + 3).map(blocked));
-        assert_eq!(
-            (queue.len(), queue.given_up()),
-            (BOUND + 3, 0),
-            "nothing is given up while the store can be written"
-        );
-        queue.set_failing(true);
-        queue.push(blocked(bound + 3));
-        queue.push(position(1));
-        for number in 0..bound + 5 {
-            queue.push(counts(number, 1));
-            queue.push(position(7));
+        let mut queue = Queue::default();
+        for number in 0..bound + 3 {
+            queue.push([blocked(number), position(usize::try_from(number).unwrap())]);
         }
-        assert_eq!((queue.len(), queue.given_up()), (2 * BOUND + 1, 9));
-        let taken = queue.take();
-        assert_eq!(taken[0], blocked(4));
-        assert_eq!(taken[BOUND - 1], blocked(bound + 3));
-        assert_eq!(taken.last(), Some(&position(7)));
+        assert_eq!(queue.given_up(), 0, "nothing is given up while the store can be written");
+        queue.set_trouble(Some("a test".to_owned()));
+        queue.push([blocked(bound + 3)]);
+        for number in 0..bound + 5 {
+            queue.push([counts(number, 1)]);
+        }
+        assert_eq!((queue.writes, queue.given_up()), (BOUND, 9));
+        let mut first = queue.take();
+        assert_eq!(first.writes()[0], blocked(4));
+        assert_eq!(first.writes().last(), Some(&position(BATCH - 1)));
+        // All but the last few writes.
+        for number in 0..bound - 3 {
+            queue.push([blocked(bound + 4 + number)]);
+        }
+        let mut rest = std::iter::from_fn(|| (!queue.is_empty()).then(|| queue.take()));
+        let mut first = rest.next().unwrap();
+        assert_eq!(first.writes()[0], blocked(bound + 1));
+        assert_eq!(first.writes().last(), Some(&position(BOUND + 2)), "a position outlives what is given up");
+        let left: usize = rest.map(|mut batch| batch.writes().len()).sum();
+        assert_eq!(left + first.len(), 2 * BOUND + 1);
     }
 }

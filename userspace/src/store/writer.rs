@@ -1,7 +1,7 @@
 //! The thread that owns the store.
 //!
 //! The daemon hands writes over without ever waiting: they are put into a queue that both sides share, which is a channel
-//! with a policy of its own for when it is full (see [`super::queue`]). The thread takes all that waits and writes it in
+//! with a policy of its own for when it is full (see [`super::queue`]). The thread takes a batch at a time and writes it in
 //! one transaction. What could not be written it keeps, and tries again every second; meanwhile the queue fills, up to its
 //! bound.
 
@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::queue::Queue;
+use super::queue::{Batch, Queue};
 use super::{Act, Head, Incident, IncidentQuery, Keep, Pruned, Store, StoreError, Write};
 use crate::clock;
 use crate::error::chain;
 
-/// How long writes are gathered before they are written, so that a flood of attacks makes few transactions.
+/// How long writes are gathered before they are written, so that a flood of attacks makes few transactions. What somebody
+/// waits for is written at once.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// How long to wait after a failure.
@@ -31,8 +32,11 @@ const PRUNE: Duration = Duration::from_secs(60);
 /// How long to leave to writes between two steps of pruning.
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long [`Writer::close`] waits.
-const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// How much longer than it may take [`Writer::close`] waits, for a write that is under way then.
+const CLOSE_SLACK: Duration = Duration::from_secs(1);
+
+/// How long a question waits for what was recorded before it. Where more waits to be written, it is answered without.
+const QUESTION_WAIT: Duration = Duration::from_millis(500);
 
 /// How many questions can wait.
 const MAX_QUESTIONS: usize = 64;
@@ -42,7 +46,7 @@ const MAX_QUESTIONS: usize = 64;
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
-    ended: mpsc::Receiver<usize>,
+    ended: oneshot::Receiver<usize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -60,7 +64,7 @@ pub enum Health {
         /// Why, in words, and what to do.
         message: String,
     },
-    /// Everything that waited has been written.
+    /// It can be written again.
     Recovered,
 }
 
@@ -87,8 +91,8 @@ struct State {
     head: Head,
     wakes: Vec<mpsc::SyncSender<()>>,
     questions: VecDeque<Question>,
-    /// The daemon wants the thread to end.
-    closing: bool,
+    /// The daemon wants the thread to end, at this time at the latest.
+    closing: Option<Instant>,
     /// The thread has ended.
     closed: bool,
 }
@@ -96,6 +100,9 @@ struct State {
 #[derive(Debug)]
 struct Question {
     query: IncidentQuery,
+    asked: Instant,
+    /// How many batches there were until then.
+    after: u64,
     answer: oneshot::Sender<Result<Vec<Incident>, StoreError>>,
 }
 
@@ -112,15 +119,14 @@ impl Writer {
     ) -> io::Result<Writer> {
         let shared = Arc::new(Shared::default());
         *shared.lock() = State { keep, head: store.head(), ..State::default() };
-        let (end, ended) = mpsc::channel();
+        let (end, ended) = oneshot::channel();
         let worker = Worker {
             store,
             shared: Arc::clone(&shared),
-            batch: Vec::new(),
+            batch: Batch::default(),
             retry: None,
             prune: Instant::now() + PRUNE_FIRST,
             lost: 0,
-            said: None,
             health: Box::new(health),
         };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
@@ -132,13 +138,27 @@ impl Writer {
     }
 
     /// Has `writes` written, soon and in one transaction. Never waits. When the store cannot be written for so long that
-    /// 65,536 writes wait, the oldest are given up for new ones, and counted; of positions and of readings of counters
-    /// only the latest are kept.
+    /// 65,536 writes wait, the oldest are given up for new ones, and counted.
     pub fn record(&self, writes: impl IntoIterator<Item = Write>) {
-        let mut state = self.shared.lock();
-        writes.into_iter().for_each(|write| state.queue.push(write));
-        drop(state);
+        self.shared.lock().queue.push(writes);
         self.shared.changed.notify_one();
+    }
+
+    /// As [`Writer::record`]; what it returns is ready when these writes and all before them are on disk, or with the reason
+    /// why they are not yet.
+    pub fn record_awaited(
+        &self,
+        writes: impl IntoIterator<Item = Write>,
+    ) -> oneshot::Receiver<Result<(), String>> {
+        let (awaited, answer) = oneshot::channel();
+        self.shared.lock().queue.push_awaited(writes, awaited);
+        self.shared.changed.notify_one();
+        answer
+    }
+
+    /// How many writes wait.
+    pub fn waiting(&self) -> usize {
+        self.shared.lock().queue.len()
     }
 
     /// How many writes were given up since the start.
@@ -166,31 +186,34 @@ impl Writer {
         Reader { shared: Arc::clone(&self.shared) }
     }
 
-    /// Writes what waits and ends the thread; waits for that for one second at most, so call it where that may be.
-    /// Returns the latest record.
+    /// Writes what waits and ends the thread, in `limit` or a little more. Where the store cannot be written it is tried
+    /// once. Returns the latest record.
     ///
     /// # Errors
     /// How much was left unwritten.
-    pub fn close(mut self) -> Result<Head, Unwritten> {
-        self.shared.close();
-        match self.ended.recv_timeout(CLOSE_WAIT) {
-            Ok(unwritten) => {
-                if let Some(thread) = self.thread.take()
-                    && thread.join().is_err()
-                {
-                    log::error!("the thread of the store ended by a panic; what it said of it stands above");
-                }
-                if unwritten == 0 { Ok(self.head()) } else { Err(Unwritten { count: unwritten }) }
-            }
+    pub async fn close(mut self, limit: Duration) -> Result<Head, Unwritten> {
+        self.shared.close(limit);
+        let Ok(ended) = tokio::time::timeout(limit + CLOSE_SLACK, &mut self.ended).await else {
             // What the thread holds at present is not known here, but it is something.
-            Err(_) => Err(Unwritten { count: self.shared.lock().queue.len().max(1) }),
+            return Err(Unwritten { count: self.waiting().max(1) });
+        };
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread of the store ended by a panic; what it said of it stands above");
+        }
+        match ended {
+            Ok(0) => Ok(self.head()),
+            Ok(count) => Err(Unwritten { count }),
+            Err(_) => Err(Unwritten { count: self.waiting().max(1) }),
         }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.shared.close();
+        // As long as the process lives.
+        self.shared.close(Duration::MAX);
     }
 }
 
@@ -209,7 +232,8 @@ impl Reader {
             if state.questions.len() >= MAX_QUESTIONS {
                 return Err(StoreError::Overloaded);
             }
-            state.questions.push_back(Question { query, answer });
+            let after = state.queue.begun();
+            state.questions.push_back(Question { query, asked: Instant::now(), after, answer });
         }
         self.shared.changed.notify_one();
         answered.await.map_err(|_| StoreError::Closed)?
@@ -222,8 +246,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn close(&self) {
-        self.lock().closing = true;
+    fn close(&self, limit: Duration) {
+        const FOR_GOOD: Duration = Duration::from_secs(86_400);
+        self.lock().closing.get_or_insert(Instant::now() + limit.min(FOR_GOOD));
         self.changed.notify_one();
     }
 }
@@ -233,15 +258,13 @@ struct Worker {
     store: Store,
     shared: Arc<Shared>,
     /// What is being written: taken from the queue, and kept until it is on disk.
-    batch: Vec<Write>,
+    batch: Batch,
     /// When to try again, after a failure.
     retry: Option<Instant>,
     /// When to look for what is to be kept no longer.
     prune: Instant,
     /// How many writes were given up, as far as that is on record.
     lost: u64,
-    /// The reason that was last said.
-    said: Option<String>,
     health: Box<dyn FnMut(Health) + Send>,
 }
 
@@ -249,59 +272,64 @@ impl Worker {
     /// Writes and answers until the daemon wants no more. Returns how many writes are left.
     fn run(mut self) -> usize {
         loop {
-            let (questions, closing) = self.wait();
-            if closing || self.retry.is_none_or(|at| at <= Instant::now()) {
+            if let Some(until) = self.wait() {
+                return self.end(until);
+            }
+            if self.retry.is_none_or(|at| at <= Instant::now()) {
                 self.write();
             }
-            if !closing && self.batch.is_empty() && self.prune <= Instant::now() {
+            if self.batch.is_empty() && self.prune <= Instant::now() {
                 self.prune();
             }
-            for question in questions {
+            for question in self.due_questions() {
                 // The asker may have given up.
                 question.answer.send(self.store.incidents(&question.query)).ok();
-            }
-            if closing {
-                return self.end();
             }
         }
     }
 
-    /// Sleeps until there is something to do, and takes it.
-    fn wait(&mut self) -> (Vec<Question>, bool) {
+    /// Sleeps until there is something to do, and takes what is to be written. Returns until when, where that is to be the
+    /// end.
+    fn wait(&mut self) -> Option<Instant> {
         let changed = &self.shared.changed;
         let mut state = self.shared.lock();
-        loop {
-            if state.closing || !state.questions.is_empty() {
-                break;
-            }
-            state = match self.retry {
-                Some(at) => {
-                    let left = at.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        break;
-                    }
-                    changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-                None if state.queue.is_empty() => {
-                    let left = self.prune.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        break;
-                    }
-                    changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
+        while state.closing.is_none() && state.questions.is_empty() {
+            let due = match self.retry {
+                Some(at) => at,
+                None if state.queue.is_empty() => self.prune,
                 None => {
-                    let idle = |state: &mut State| !state.closing && state.questions.is_empty();
+                    let idle = |state: &mut State| {
+                        state.closing.is_none() && state.questions.is_empty() && !state.queue.is_urgent()
+                    };
                     let gathered = changed.wait_timeout_while(state, GATHER, idle);
                     state = gathered.unwrap_or_else(PoisonError::into_inner).0;
                     break;
                 }
             };
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         // After a failure the queue keeps what waits, within its bound.
         if self.batch.is_empty() {
             self.batch = state.queue.take();
         }
-        (state.questions.drain(..).collect(), state.closing)
+        state.closing
+    }
+
+    /// The questions that are to be answered: those for which what was recorded before them is written, and all where that
+    /// takes too long or fails.
+    fn due_questions(&self) -> Vec<Question> {
+        let mut state = self.shared.lock();
+        let written = if self.batch.is_empty() { state.queue.taken() } else { 0 };
+        let trouble = self.retry.is_some();
+        let due = |question: &Question| {
+            trouble || question.after <= written || question.asked.elapsed() > QUESTION_WAIT
+        };
+        let count = state.questions.iter().take_while(|question| due(question)).count();
+        state.questions.drain(..count).collect()
     }
 
     /// Tries to write what is at hand.
@@ -309,37 +337,44 @@ impl Worker {
         if self.batch.is_empty() {
             return;
         }
-        match self.store.write(&self.batch) {
-            Ok(()) => {
-                self.batch.clear();
-                self.retry = None;
-                let mut state = self.shared.lock();
-                if state.head != self.store.head() {
-                    state.head = self.store.head();
-                    // One that has a message waiting is woken by that.
-                    state.wakes.iter().for_each(|wake| wake.try_send(()).unwrap_or_default());
-                }
-                let given_up = state.queue.given_up();
-                if given_up > self.lost {
-                    let act = Act::RecordsLost { count: given_up - self.lost };
-                    self.lost = given_up;
-                    state.queue.push(Write::Act { at: clock::now().wall, uid: None, act });
-                }
-                if self.said.take().is_some() {
-                    state.queue.set_failing(false);
-                    drop(state);
-                    (self.health)(Health::Recovered);
-                }
-            }
-            Err(error) => {
-                self.retry = Some(Instant::now() + RETRY);
-                self.shared.lock().queue.set_failing(true);
-                let message = error.to_string();
-                if self.said.as_ref() != Some(&message) {
-                    self.said = Some(message.clone());
-                    (self.health)(Health::Failing { message });
-                }
-            }
+        match self.store.write(self.batch.writes()) {
+            Ok(()) => self.written(),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn written(&mut self) {
+        self.batch.answer(&Ok(()));
+        self.batch = Batch::default();
+        self.retry = None;
+        let mut state = self.shared.lock();
+        if state.head != self.store.head() {
+            state.head = self.store.head();
+            // One that has a message waiting is woken by that.
+            state.wakes.iter().for_each(|wake| wake.try_send(()).unwrap_or_default());
+        }
+        let given_up = state.queue.given_up();
+        if given_up > self.lost {
+            let act = Act::RecordsLost { count: given_up - self.lost };
+            self.lost = given_up;
+            state.queue.push([Write::Act { at: clock::now().wall, uid: None, act }]);
+        }
+        if state.queue.trouble().is_some() {
+            state.queue.set_trouble(None);
+            drop(state);
+            (self.health)(Health::Recovered);
+        }
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        self.retry = Some(Instant::now() + RETRY);
+        let message = error.to_string();
+        self.batch.answer(&Err(message.clone()));
+        let mut state = self.shared.lock();
+        if state.queue.trouble() != Some(&message) {
+            state.queue.set_trouble(Some(message.clone()));
+            drop(state);
+            (self.health)(Health::Failing { message });
         }
     }
 
@@ -356,15 +391,17 @@ impl Worker {
         self.prune = Instant::now() + if pruned.more { PRUNE_PAUSE } else { PRUNE };
     }
 
-    /// Writes what came in last, and lets nobody ask any more.
-    fn end(mut self) -> usize {
-        // To write can itself lead to a record: of those that were lost.
-        while self.batch.is_empty() {
+    /// Writes what waits, until then at the latest, and lets nobody ask any more.
+    fn end(mut self, until: Instant) -> usize {
+        loop {
+            self.write();
+            if !self.batch.is_empty() || Instant::now() >= until {
+                break;
+            }
             self.batch = self.shared.lock().queue.take();
             if self.batch.is_empty() {
                 break;
             }
-            self.write();
         }
         let mut state = self.shared.lock();
         state.closed = true;
