@@ -2,11 +2,14 @@
 //! the gate stays closed to what is blocked.
 
 use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io::{Seek, SeekFrom, Write};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use xdpban_tests::{Controller, Lab, Side};
+use xdpban_tests::{Controller, Lab, Side, invalid_user_line};
 
 const ATTACKER: &str = "10.99.66.66";
 
@@ -99,6 +102,33 @@ fn a_store_of_a_later_version_is_refused_with_the_way_out() -> Result<()> {
 }
 
 #[test]
+fn a_store_of_an_earlier_version_is_migrated() -> Result<()> {
+    let lab = Lab::new()?;
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/store-1.sql");
+    lab.sh(&format!(
+        "mkdir -p {}/state && sqlite3 {} < {}",
+        lab.dir().display(),
+        store(&lab).display(),
+        fixture.display()
+    ))?;
+    let _controller = start(&lab)?;
+    is_closed(&lab)?;
+    let show = lab.show(ATTACKER)?;
+    let incident = &show["incidents"][0];
+    assert_eq!(
+        (&incident["outcome"], &incident["users"][0]),
+        (&"in_force".into(), &"admin".into()),
+        "{show}"
+    );
+    assert_eq!(show["entry"]["offences"], 2);
+    assert_eq!(lab.show("10.99.67.1")?["incidents"][0]["outcome"], "lifted");
+    lab.xdpban(&["verify-record"])?.success()?;
+    let kinds = lab.sh(&format!("sqlite3 -readonly {} 'SELECT kind FROM records'", store(&lab).display()))?;
+    assert!(kinds.contains("incident.migrated") && kinds.contains("store.migrated"), "{kinds}");
+    Ok(())
+}
+
+#[test]
 fn a_read_only_store_leaves_the_gate_closed() -> Result<()> {
     let lab = stopped()?;
     mount_state(&lab, "size=8m")?;
@@ -126,6 +156,172 @@ fn on_a_disk_that_is_full_from_the_start_the_host_is_guarded() -> Result<()> {
     lab.blocked("10.99.70.1")?;
     lab.sh(&format!("rm {state}/filler"))?;
     lab.eventually("all is well again", Duration::from_secs(5), |lab| Ok(lab.health()?.is_empty()))
+}
+
+#[test]
+fn on_a_disk_that_fills_up_operators_are_told_what_is_not_on_record() -> Result<()> {
+    let lab = Lab::new()?;
+    mount_state(&lab, "size=4m")?;
+    let controller = start(&lab)?;
+    lab.xdpban(&["block", "10.99.70.9"])?.success()?;
+    let state = lab.dir().join("state").display().to_string();
+    lab.sh(&format!("dd if=/dev/zero of={state}/filler bs=4k 2>&1 || true"))?;
+    // What SQLite has of its file is used up first.
+    lab.log().append(
+        (0..3000).map(|n| invalid_user_line(n, "10.99.70.1") + "\n").collect::<String>().as_bytes(),
+    )?;
+    lab.blocked("10.99.70.1")?;
+    let mut others = (0..=255).map(|n| format!("10.99.71.{n}"));
+    lab.eventually("it is told", Duration::from_secs(20), |lab| {
+        lab.xdpban(&["block", &others.next().context("all are blocked")?])?.success()?;
+        Ok(lab.health()?.contains("the disk (or the quota) is full"))
+    })?;
+    is_told(&lab, "the disk (or the quota) is full")?;
+
+    lab.sh(&format!("rm {state}/filler"))?;
+    lab.eventually("all is well again", Duration::from_secs(5), |lab| Ok(lab.health()?.is_empty()))?;
+    is_on_record(&lab)?;
+    controller.kill9()?;
+    is_closed(&lab)
+}
+
+/// That an operator who blocks the attacker is told at once that it is in force, and why it is not on record.
+fn is_told(lab: &Lab, why: &str) -> Result<()> {
+    let asked = Instant::now();
+    let output = lab.xdpban(&["--json", "block", ATTACKER, "--for", "1h", "--reason", "a reason"])?;
+    let took = asked.elapsed();
+    output.success()?.stderr_has("in force, and not yet on record")?.stderr_has(why)?;
+    ensure!(took < Duration::from_secs(3), "after {took:?}");
+    let done = output.json()?;
+    ensure!(done["unrecorded"].as_str().is_some_and(|said| said.contains(why)), "{done}");
+    is_blocked(lab).map(drop)
+}
+
+/// That the attacker's block is on record with who asked for it and why, and the record is sound.
+fn is_on_record(lab: &Lab) -> Result<()> {
+    let show = lab.show(ATTACKER)?;
+    let incident = &show["incidents"][0];
+    ensure!(incident["reason"] == "a reason" && incident["uid"] == 0, "{show}");
+    ensure!(incident["outcome"] == "in_force", "{show}");
+    lab.xdpban(&["verify-record"])?.success().map(drop)
+}
+
+/// Mounts a file system on a loop device at `place`; returns the device's name. The device goes with the mount.
+fn mount_ext4(lab: &Lab, place: &str) -> Result<String> {
+    let on_the_machine = |script: String| -> Result<String> {
+        let output = Command::new("sh").args(["-ec", &script]).output().context("start sh")?;
+        ensure!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    };
+    let image = format!("{place}.image");
+    let device = on_the_machine(format!(
+        "truncate -s 16M {image}; mkfs.ext4 -q {image}; losetup --find --show {image}"
+    ))?;
+    let number = device.trim_start_matches("/dev/loop");
+    let mounted = lab.sh(&format!(
+        "mkdir -m 700 {place} && mknod {place}.loop b 7 {number} && mount -o errors=remount-ro {place}.loop {place} && \
+         chmod 700 {place}"
+    ));
+    on_the_machine(format!("losetup --detach {device}"))?;
+    mounted?;
+    Ok(format!("loop{number}"))
+}
+
+#[test]
+fn a_store_that_turns_read_only_is_told_and_blocking_goes_on() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.write_config(&lab.config())?;
+    let state = lab.dir().join("state").display().to_string();
+    let device = mount_ext4(&lab, &state)?;
+    let controller = start(&lab)?;
+    lab.xdpban(&["block", "10.99.70.9", "--for", "1h"])?.success()?;
+    // A file system that finds itself damaged turns read-only, with whatever is open on it.
+    fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").context("damage the file system")?;
+    lab.log().invalid_user(1, "10.99.70.1")?;
+    lab.blocked("10.99.70.1")?;
+    lab.eventually("status tells of it", Duration::from_secs(5), |lab| {
+        Ok(lab.health()?.contains("has turned read-only"))
+    })?;
+    is_told(&lab, "has turned read-only")?;
+    assert_eq!(lab.show("10.99.70.9")?["incidents"][0]["outcome"], "in_force", "what is on record is read");
+    let (status, took) = controller.stop()?;
+    assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
+    let said = fs::read_to_string(lab.dir().join("controller.log"))?;
+    assert!(said.contains("records could not be written to the store"), "{said}");
+    is_closed(&lab)?;
+    // On another one, the gate tells what is blocked.
+    lab.sh(&format!("umount {state}"))?;
+    let _controller = start(&lab)?;
+    assert_eq!(is_blocked(&lab)?["origin"], "adopted");
+    Ok(())
+}
+
+#[test]
+fn a_store_that_is_removed_while_it_is_used_is_begun_anew() -> Result<()> {
+    let lab = Lab::new()?;
+    let controller = start(&lab)?;
+    lab.xdpban(&["allow", "add", "10.99.72.0/24", "--comment", "ours"])?.success()?;
+    lab.xdpban(&["block", ATTACKER, "--for", "1h", "--reason", "a reason"])?.success()?;
+    lab.log().invalid_user(1, "10.99.70.1")?;
+    lab.blocked("10.99.70.1")?;
+    lab.sh(&format!("rm {}*", store(&lab).display()))?;
+    lab.xdpban(&["block", "10.99.70.9", "--for", "1h"])?.success()?;
+    is_begun_anew(&lab, controller, "xdpban.db was removed while it was in use")
+}
+
+#[test]
+fn a_store_that_is_damaged_while_it_is_used_is_set_aside() -> Result<()> {
+    let lab = Lab::new()?;
+    let controller = start(&lab)?;
+    lab.xdpban(&["allow", "add", "10.99.72.0/24", "--comment", "ours"])?.success()?;
+    lab.xdpban(&["block", ATTACKER, "--for", "1h", "--reason", "a reason"])?.success()?;
+    lab.log().invalid_user(1, "10.99.70.1")?;
+    lab.blocked("10.99.70.1")?;
+    // More than SQLite keeps in memory, or damage to the file would not be noticed.
+    let list: String =
+        (0..25_000).map(|n| format!("{}\n", Ipv4Addr::from_bits(0x0a60_0000 + 2 * n))).collect();
+    let blocked = lab.xdpban_with_input(&["block", "--for", "1h", "--from", "-"], list.as_bytes())?;
+    blocked.success()?;
+    lab.eventually("all of them are on record", Duration::from_secs(30), |lab| {
+        Ok(lab.xdpban(&["block", "10.99.70.8", "--for", "1h"])?.success()?.stderr().is_empty())
+    })?;
+    let mut file = fs::OpenOptions::new().write(true).open(store(&lab))?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(4096))?;
+    file.write_all(&vec![0x5a; usize::try_from(length)? - 4096])?;
+    drop(file);
+    let list: String =
+        (0..2000).map(|n| format!("{}\n", Ipv4Addr::from_bits(0x0a60_0001 + 24 * n))).collect();
+    lab.xdpban_with_input(&["block", "--for", "1h", "--from", "-"], list.as_bytes())?.success()?;
+    lab.eventually("it is set aside", Duration::from_secs(10), |lab| {
+        Ok(lab.health()?.contains("it was set aside as"))
+    })?;
+    lab.sh(&format!("ls {}.set-aside-*", store(&lab).display()))?;
+    is_begun_anew(&lab, controller, "it is damaged")
+}
+
+/// That what is in force is on record anew: a controller that is killed leaves that to the next one, with the allowlist and
+/// where the log was read to.
+fn is_begun_anew(lab: &Lab, controller: Controller, why: &str) -> Result<()> {
+    lab.eventually("status tells of it", Duration::from_secs(10), |lab| Ok(lab.health()?.contains(why)))?;
+    lab.eventually("what is in force is on record", Duration::from_secs(20), |lab| {
+        Ok(lab.show(ATTACKER)?["incidents"][0]["outcome"] == "in_force")
+    })?;
+    lab.xdpban(&["unblock", "10.99.70.1"])?.success()?.stdout_has("1 target unblocked")?;
+    controller.kill9()?;
+    let _controller = start(lab)?;
+    ensure!(is_blocked(lab)?["reason"] == "a reason", "why it was blocked is lost");
+    lab.xdpban(&["allow", "list"])?.success()?.stdout_has("10.99.72.0/24")?;
+    lab.has_read_the_log()?;
+    ensure!(lab.entry("10.99.70.1")?.is_none(), "its line was read again");
+    lab.xdpban(&["verify-record"])?.success()?;
+    let listed = lab.targets()?.len();
+    let in_force = lab.sh(&format!(
+        "sqlite3 -readonly {} \"SELECT count(*) FROM incidents WHERE outcome = 'in_force'\"",
+        store(lab).display()
+    ))?;
+    ensure!(in_force.trim() == listed.to_string(), "{listed} are blocked, {in_force} by the record");
+    Ok(())
 }
 
 #[test]

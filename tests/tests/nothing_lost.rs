@@ -31,7 +31,7 @@ const BURST: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Now and then more come at once than the store writes at once, and than the controller reads at once.
-const GREAT_BURST: u32 = 4000;
+const GREAT_BURST: u32 = 2500;
 const BETWEEN_GREAT_BURSTS: u32 = 400;
 
 /// Targets that an operator blocks at once.

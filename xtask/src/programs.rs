@@ -15,6 +15,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("journalctl", "systemd"),
     ("logger", "bsdutils"),
     ("mount", "mount"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("sqlite3", "sqlite3"),
 ];
 
 /// Sees that every program is there: by apt where that can be, else it names what is missing.

@@ -47,6 +47,17 @@ impl Allowlist {
         self.networks.keys().copied().collect()
     }
 
+    /// What puts them on record as they are.
+    pub(super) fn writes(&self) -> impl Iterator<Item = Write> {
+        self.networks.iter().map(|(network, allowed)| Write::Allow {
+            network: *network,
+            comment: allowed.comment.clone(),
+            expires_at: allowed.expires.map(|expiry| expiry.wall),
+            uid: allowed.uid,
+            at: allowed.added_at,
+        })
+    }
+
     /// When the next one is over.
     pub(super) fn next_due(&self) -> Option<Mono> {
         self.networks.values().filter_map(|allowed| allowed.expires).map(|expiry| expiry.mono).min()

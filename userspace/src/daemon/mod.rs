@@ -42,6 +42,7 @@ mod carry_out;
 mod commands;
 mod interfaces;
 mod notify;
+mod record_anew;
 mod sources;
 mod start;
 mod trial;
@@ -263,6 +264,7 @@ impl Daemon {
                     log::error!("{message}; it is tried again every second, and blocking goes on meanwhile");
                     self.store_trouble = Some(message);
                 }
+                Input::Store(Health::BegunAnew { why }) => self.record_anew(why).await,
                 Input::Store(Health::Recovered) => {
                     log::info!("the store can be written again");
                     self.store_trouble = None;
@@ -574,6 +576,7 @@ impl Daemon {
         self.store.record(self.writes.drain(..));
         self.end_streams().await;
         self.store.record(self.writes.drain(..));
+        self.health.close();
         let waiting = self.store.waiting();
         if waiting > MANY_WRITES {
             log::info!(

@@ -122,6 +122,12 @@ impl Sources {
         Some(Write::Position { key, position: batch.position.clone() })
     }
 
+    /// Where each source stands, to be recorded.
+    pub(super) fn positions(&self) -> impl Iterator<Item = Write> {
+        let positions = self.positions.clone().into_iter();
+        positions.map(|(key, position)| Write::Position { key, position })
+    }
+
     pub(super) fn trouble(&mut self, index: usize, message: String) {
         if let Some(watched) = self.watched.iter_mut().find(|watched| watched.index == index)
             && watched.trouble.as_ref() != Some(&message)

@@ -29,7 +29,7 @@ use crate::host::{self, HostError};
 use crate::human;
 use crate::run::Runner;
 use crate::source::{self, Position};
-use crate::store::{self, Act, Health, Keep, Migrated, Store, StoreError, Write, Writer};
+use crate::store::{self, Act, Allowed, Health, Keep, Migrated, Standing, Store, StoreError, Write, Writer};
 
 /// Why the controller cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,6 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     let server = Server::open(&config.paths.runtime)?;
     let (store, kept, set_aside) = open_store(&config)?;
     let migrated = store.migrated();
-    let settings = store.last_settings()?;
     let signals = Signals::listen().map_err(io("listen for signals"))?;
     let watcher = host::Watcher::new()?;
     let addresses = host::addresses()?;
@@ -87,14 +86,14 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     })?;
 
     let now = clock::now();
-    let allowlist = Allowlist::new(store.allowed()?, &now);
+    let allowlist = Allowlist::new(kept.allowed, &now);
     gate.set_allow(&[config.policy.allow.clone(), allowlist.networks()].concat())?;
     let mut engine = Engine::new(config.policy.clone());
     engine.set_allowed_by_hand(allowlist.networks());
     engine.set_host(&addresses);
     let (in_force, ended) = in_force(kept.in_force, &gate, &now);
     engine.restore(in_force, kept.offenders, now);
-    engine.restore_runs(super::commands::standing(store.commands(&now)?, &config.paths.state, &now), now);
+    engine.restore_runs(super::commands::standing(kept.commands, &config.paths.state, &now), now);
     let (runner, outcomes) =
         Runner::start(&config.commands, &config.paths.state).map_err(io("start the thread of commands"))?;
     let boot = now.wall_at(Mono(0));
@@ -154,7 +153,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     daemon.attach()?;
     let sources = sources_of(&daemon.config);
     daemon.record_start(&sources, migrated);
-    daemon.record_config(true, settings.as_deref());
+    daemon.record_config(true, kept.settings.as_deref());
     daemon.start_streams(&daemon.config.clone());
     daemon.sources.replace(sources);
     Ok(daemon)
@@ -280,12 +279,16 @@ pub(super) fn sources_of(config: &Config) -> Vec<SourceConfig> {
 fn open_store(config: &Config) -> Result<(Store, Kept, Option<String>), DaemonError> {
     let (directory, policy) = (&config.paths.state, &config.policy);
     let opened = Kept::open(directory, policy);
-    let Err(damage @ (StoreError::NotADatabase { .. } | StoreError::Damaged { .. })) = opened else {
-        let (store, kept) = opened?;
-        return Ok((store, kept, None));
+    let damage = match opened {
+        Ok((store, kept)) => return Ok((store, kept, None)),
+        Err(damage) if damage.wants_a_new_file() => damage,
+        Err(error) => return Err(error.into()),
     };
-    let aside = store::set_aside(directory, &clock::file_stamp(clock::now().wall))?;
-    let note = format!("{}; it was set aside as {}, and a new one begun", chain(&damage), aside.display());
+    let became = store::set_aside(directory, &clock::file_stamp(clock::now().wall))?;
+    let note = format!(
+        "{}; {became}, and a new one begun. Networks that operators allowed are in the old one alone: allow them anew",
+        chain(&damage)
+    );
     log::error!("{note}");
     let (store, kept) = Kept::open(directory, policy)?;
     Ok((store, kept, Some(note)))
@@ -297,6 +300,10 @@ struct Kept {
     in_force: Vec<Block>,
     offenders: Vec<(Target, Offender)>,
     logins: Vec<Login>,
+    commands: Vec<Standing>,
+    allowed: Vec<Allowed>,
+    /// What the last controller was configured with.
+    settings: Option<Vec<String>>,
 }
 
 impl Kept {
@@ -309,6 +316,9 @@ impl Kept {
             in_force: store.in_force(&now)?,
             offenders: offenders(&store, policy, &now)?,
             logins: store.logins()?,
+            commands: store.commands(&now)?,
+            allowed: store.allowed()?,
+            settings: store.last_settings()?,
         };
         Ok((store, kept))
     }
@@ -321,10 +331,10 @@ pub(super) fn keep(config: &Config) -> Keep {
 
 /// Hands what the store says of its health to the loop.
 fn tell(health: mpsc::Sender<Health>) -> impl FnMut(Health) + Send {
+    // Its thread waits where the loop does not take what it says.
     move |message| {
-        // When the loop is so far behind that this queue is full, the next message tells it the state.
-        if health.try_send(message).is_err() {
-            log::debug!("the loop takes no message of the store's health");
+        if health.blocking_send(message).is_err() {
+            log::debug!("the loop has ended, and takes no word of the store");
         }
     }
 }

@@ -47,6 +47,12 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// It is not where it was.
+    #[error("{path} was removed while it was in use, or another file put in its place", path = path.display())]
+    Moved {
+        /// The file.
+        path: PathBuf,
+    },
     /// A later version of xdpban made it.
     #[error("{path} has version {found}, made by a later xdpban, and this one knows versions up to {known}; install that xdpban again, or move the file away", path = path.display())]
     Newer {
@@ -81,6 +87,17 @@ pub enum StoreError {
     /// It cannot be written.
     #[error("cannot {doing} {path}: it is read-only; look at its mode and how its file system is mounted", path = path.display())]
     ReadOnly {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file system or the disk fails, or turned read-only while the file was open, which SQLite does not tell apart.
+    #[error("cannot {doing} {path}: {source}; look at its disk (`dmesg`) and whether its file system has turned read-only", path = path.display())]
+    Io {
         /// What was tried.
         doing: &'static str,
         /// The file.
@@ -131,6 +148,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the file is of no use any longer, so that a new one has to be begun.
+    pub fn wants_a_new_file(&self) -> bool {
+        matches!(
+            self,
+            StoreError::NotADatabase { .. } | StoreError::Damaged { .. } | StoreError::Moved { .. }
+        )
+    }
+
     /// Names what SQLite says of an attempt at `doing` something to `path`.
     pub(super) fn from_sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> StoreError {
         let path = path.to_owned();
@@ -146,6 +171,7 @@ impl StoreError {
                 ErrorCode::DatabaseCorrupt => StoreError::Damaged { doing, path, source },
                 ErrorCode::DiskFull => StoreError::Full { doing, path, source },
                 ErrorCode::ReadOnly => StoreError::ReadOnly { doing, path, source },
+                ErrorCode::SystemIoFailure => StoreError::Io { doing, path, source },
                 ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
                     StoreError::Busy { doing, path, source }
                 }

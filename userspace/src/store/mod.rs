@@ -29,11 +29,12 @@ mod writer;
 
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use xdpban_engine::Login;
 use xdpban_engine::change::Block;
@@ -70,6 +71,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    /// Device and number of the file, which stay the same wherever it is moved.
+    identity: (u64, u64),
+    /// What became of the file before, where a new one is to be begun yet.
+    set_aside: Option<String>,
     /// The latest record in the file.
     head: Head,
     migrated: Option<Migrated>,
@@ -113,21 +118,10 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Store, StoreError> {
         let lock = lock(directory)?;
         let path = directory.join(FILE);
-        let io = |source| StoreError::File { path: path.clone(), source };
-        // SQLite gives the files that it keeps beside this one the same mode.
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(io)?;
-        tighten(&file, 0o600).map_err(io)?;
-        drop(file);
-
-        let (connection, migrated) = match connect(&path, "NORMAL") {
-            // Without room for the file through which connections share the index of the WAL. With one connection alone
-            // that index is kept in memory, so that what is on record can be read, and more written once there is room.
-            Err(StoreError::Full { .. }) => connect(&path, "EXCLUSIVE")?,
-            connected => connected?,
-        };
+        let Opened { connection, identity, migrated } = open_file(&path)?;
         let head =
             Head::read(&connection).map_err(|source| StoreError::from_sqlite("read", &path, source))?;
-        Ok(Store { connection, path, head, migrated, _lock: lock })
+        Ok(Store { connection, path, identity, set_aside: None, head, migrated, _lock: lock })
     }
 
     /// From which version the file was brought to the present one when it was opened, if it had another.
@@ -145,6 +139,7 @@ impl Store {
     /// # Errors
     /// Nothing was written, and the same writes can be tried again when what was in the way is gone.
     pub fn write(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        self.is_in_place()?;
         let failed = |source| StoreError::from_sqlite("write to", &self.path, source);
         // Dropped before the commit, it rolls back.
         let transaction =
@@ -157,6 +152,36 @@ impl Store {
         transaction.commit().map_err(failed)?;
         self.head = head;
         Ok(())
+    }
+
+    /// That the file is where it was opened: what is written to one that nobody finds is lost.
+    fn is_in_place(&self) -> Result<(), StoreError> {
+        match identity(&self.path) {
+            Ok(found) if found == self.identity => Ok(()),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::File { path: self.path.clone(), source })
+            }
+            _ => Err(StoreError::Moved { path: self.path.clone() }),
+        }
+    }
+
+    /// Sets the file aside, as [`set_aside`] does, and begins a new one in its place. Returns what became of the old one, in
+    /// words.
+    ///
+    /// # Errors
+    /// There is no new one yet, and nothing can be written until this is called again and succeeds.
+    pub fn begin_anew(&mut self, stamp: &str) -> Result<String, StoreError> {
+        if self.set_aside.is_none() {
+            // What is in the log of the old file stays there, for whoever wants to recover it.
+            self.connection
+                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+                .map_err(|source| StoreError::from_sqlite("close", &self.path, source))?;
+            self.set_aside = Some(move_aside(&self.path, stamp)?);
+        }
+        let Opened { connection, identity, .. } = open_file(&self.path)?;
+        let became = self.set_aside.take().unwrap_or_default();
+        (self.connection, self.identity, self.head) = (connection, identity, Head::default());
+        Ok(became)
     }
 
     /// Takes off the record what `keep` does not keep at `now`, the oldest first, a bounded part of it.
@@ -262,27 +287,60 @@ fn connect(path: &Path, locking_mode: &str) -> Result<(Connection, Option<Migrat
     Ok((connection, migrated))
 }
 
+/// A file that was opened.
+struct Opened {
+    connection: Connection,
+    identity: (u64, u64),
+    migrated: Option<Migrated>,
+}
+
+/// Opens the file at `path`, and makes it where there is none.
+fn open_file(path: &Path) -> Result<Opened, StoreError> {
+    let io = |source| StoreError::File { path: path.to_owned(), source };
+    // SQLite gives the files that it keeps beside this one the same mode.
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(io)?;
+    tighten(&file, 0o600).map_err(io)?;
+    drop(file);
+    let (connection, migrated) = match connect(path, "NORMAL") {
+        // Without room for the file through which connections share the index of the WAL. With one connection alone
+        // that index is kept in memory, so that what is on record can be read, and more written once there is room.
+        Err(StoreError::Full { .. }) => connect(path, "EXCLUSIVE")?,
+        connected => connected?,
+    };
+    Ok(Opened { connection, identity: identity(path).map_err(io)?, migrated })
+}
+
+/// Device and number of the file at `path`.
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
+}
+
 /// Moves what stands in the place of the store in `directory`, with the files that SQLite keeps beside it, out of the way,
-/// and returns where to; `stamp` makes the name its own.
+/// and returns what became of it, in words; `stamp` makes the name its own.
 ///
 /// # Errors
 /// Another controller uses it, or the file cannot be renamed.
-pub fn set_aside(directory: &Path, stamp: &str) -> Result<PathBuf, StoreError> {
+pub fn set_aside(directory: &Path, stamp: &str) -> Result<String, StoreError> {
     let _lock = lock(directory)?;
-    let path = directory.join(FILE);
-    let aside = directory.join(format!("{FILE}.set-aside-{stamp}"));
+    move_aside(&directory.join(FILE), stamp)
+}
+
+fn move_aside(path: &Path, stamp: &str) -> Result<String, StoreError> {
+    let aside = path.with_file_name(format!("{FILE}.set-aside-{stamp}"));
+    let mut became = "it is gone".to_owned();
     for suffix in ["", "-wal", "-shm"] {
         let with_suffix = |path: &Path| {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
             PathBuf::from(name)
         };
-        match std::fs::rename(with_suffix(&path), with_suffix(&aside)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !suffix.is_empty() => {}
-            renamed => renamed.map_err(|source| StoreError::File { path: path.clone(), source })?,
+        match std::fs::rename(with_suffix(path), with_suffix(&aside)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Ok(()) if suffix.is_empty() => became = format!("it was set aside as {}", aside.display()),
+            renamed => renamed.map_err(|source| StoreError::File { path: path.to_owned(), source })?,
         }
     }
-    Ok(aside)
+    Ok(became)
 }
 
 /// Makes the directory and takes the lock of the store, which is on the directory itself: nothing of it is left behind

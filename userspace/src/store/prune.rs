@@ -1,4 +1,5 @@
-//! Taking off the log what is older than it is kept, or more than there is room for.
+//! Taking off the log what is older than it is kept, or more than there is room for. Age is counted by what is on record, not
+//! by the clock, which may leap.
 //!
 //! It goes from the oldest on in steps of a bounded number of records, one transaction each. The record that a step leaves
 //! (`record.pruned`) says up to which record the log was taken off and has the hash of that one, so that the first of the
@@ -20,6 +21,14 @@ use super::{tried, verify};
 /// Records that one step takes off at most: a few milliseconds.
 const STEP: i64 = 500;
 
+/// How long ago something must have been recorded for its time to be believed, and what part of the time that is kept at most.
+/// A clock that leaps ahead is noticed and put right before.
+const BELIEVED: Duration = Duration::from_secs(7 * 86_400);
+const BELIEVED_PART: u32 = 10;
+
+/// How far the clock may be ahead of what is believed before that is said.
+const FAR_AHEAD: Duration = Duration::from_secs(60 * 86_400);
+
 /// For how long and how much is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
@@ -36,6 +45,8 @@ pub struct Pruned {
     pub records: u64,
     /// Whether there may be more to take off.
     pub more: bool,
+    /// The time by which age was counted, where the clock is implausibly far ahead of it.
+    pub unconfirmed: Option<Wall>,
 }
 
 /// Up to where the log was taken off: the number and the hash of the last record that is gone.
@@ -56,17 +67,18 @@ pub(super) fn step(ledger: &mut Ledger<'_>, keep: &Keep, now: Wall) -> rusqlite:
         Some(size) => used(connection)? > size,
         None => false,
     };
+    let mut unconfirmed = None;
     let through = if too_large {
         // Never the end, which the next record is bound to.
         (first + STEP - 1).min(ledger.head.seq - 1)
     } else {
-        match keep.time {
-            None => return Ok(Pruned::default()),
-            Some(time) => last_before(connection, first, now.before(time))?,
-        }
+        let Some(time) = keep.time else { return Ok(Pruned::default()) };
+        let Some(known) = believed(connection, now, time)? else { return Ok(Pruned::default()) };
+        unconfirmed = (now.since(known) > FAR_AHEAD).then_some(known);
+        last_before(connection, first, known.before(time))?
     };
     if through < first {
-        return Ok(Pruned::default());
+        return Ok(Pruned { unconfirmed, ..Pruned::default() });
     }
     let carried = take_off(ledger, first, through, too_large, now)?;
     let records = through - first + 1;
@@ -74,7 +86,22 @@ pub(super) fn step(ledger: &mut Ledger<'_>, keep: &Keep, now: Wall) -> rusqlite:
         records: records.unsigned_abs(),
         // Where blocks in force alone are left, there is nothing to be won.
         more: records == STEP && carried < records / 2,
+        unconfirmed,
     })
+}
+
+/// The time by which age is counted: when something was last recorded that was not recorded just now. What the clock says at
+/// present is not believed, since it may have leapt, and what it takes for old does not come back.
+fn believed(connection: &Connection, now: Wall, kept: Duration) -> rusqlite::Result<Option<Wall>> {
+    let until = now.before(BELIEVED.min(kept / BELIEVED_PART));
+    let latest: Option<i64> = connection.query_row(
+        "SELECT max(at) FROM (
+             SELECT max(at) AS at FROM records WHERE incident IS NULL AND at <= ?1
+             UNION ALL SELECT max(first_seen) FROM incidents WHERE first_seen <= ?1)",
+        [until.0],
+        |row| row.get(0),
+    )?;
+    Ok(latest.map(Wall))
 }
 
 fn oldest(connection: &Connection) -> rusqlite::Result<Option<i64>> {

@@ -14,15 +14,14 @@ use crate::source::Position;
 /// a reading of a target that has none waiting is given up.
 pub(super) const BOUND: usize = 65_536;
 
-/// How many writes one transaction has, and then as many as the last input led to: a crash takes back a fraction of a second's
-/// work at most, however much waits.
+/// How many writes one transaction has, and then as many as belong to one read position: a crash takes back a fraction of a
+/// second's work at most, however much waits.
 pub(super) const BATCH: usize = 2_000;
 
 /// Writes in their order, in batches of one transaction each.
 ///
-/// What one input led to is never divided, and a read position stands behind what the lines up to it led to, in the same
-/// batch: no line is read again whose effects are on disk, and none is skipped. Of the positions in a batch only the latest
-/// of each source is kept.
+/// What lines led to is never divided from the read position behind them: no line is read again whose effects are on disk, and
+/// none is skipped. Of the positions in a batch only the latest of each source is kept.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// The last one is still being filled.
@@ -65,10 +64,22 @@ impl Queue {
 
     /// Adds what one input led to.
     pub(super) fn push(&mut self, writes: impl IntoIterator<Item = Write>) {
+        let writes: Vec<Write> = writes.into_iter().collect();
+        let has_position = writes.iter().any(|write| matches!(write, Write::Position { .. }));
+        self.make_room();
+        for write in writes {
+            if !has_position {
+                self.make_room();
+            }
+            self.push_one(write);
+        }
+    }
+
+    /// Begins a batch where the last one is full.
+    fn make_room(&mut self) {
         if self.batches.back().is_none_or(|batch| batch.writes.len() >= BATCH) {
             self.batches.push_back(Batch::default());
         }
-        writes.into_iter().for_each(|write| self.push_one(write));
     }
 
     /// Adds what one input led to, and lets `awaited` know when it is on disk, or why it is not yet.
@@ -303,6 +314,14 @@ mod tests {
             assert_eq!(rest, if queue.is_empty() { &with_counts[..] } else { &with_counts[1..] });
         }
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_has_no_position_is_divided() {
+        let mut queue = queue((0..5000).map(blocked));
+        let lengths: Vec<usize> =
+            std::iter::from_fn(|| (!queue.is_empty()).then(|| queue.take().len())).collect();
+        assert_eq!(lengths, [2000, 2000, 1000]);
     }
 
     #[test]

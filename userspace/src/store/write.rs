@@ -172,7 +172,8 @@ impl Write {
                 ledger
                     .connection
                     .prepare_cached("INSERT OR REPLACE INTO streams (name, seq) VALUES (?1, ?2)")?
-                    .execute(params![name, seq])?;
+                    // It may have been said of a file before this one.
+                    .execute(params![name, (*seq).min(ledger.head.seq)])?;
                 Ok(())
             }
         }

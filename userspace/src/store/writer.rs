@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use xdpban_engine::time::Wall;
 
 use super::queue::{Batch, Queue};
 use super::{Act, Head, Incident, IncidentQuery, Keep, Pruned, Store, StoreError, Write};
@@ -34,6 +35,9 @@ const PRUNE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How much longer than it may take [`Writer::close`] waits, for a write that is under way then.
 const CLOSE_SLACK: Duration = Duration::from_secs(1);
+
+/// How long a new file is to be of use before another one is begun.
+const BEGIN_ANEW: Duration = Duration::from_secs(60);
 
 /// How long a question waits for what was recorded before it. Where more waits to be written, it is answered without.
 const QUESTION_WAIT: Duration = Duration::from_millis(500);
@@ -63,6 +67,11 @@ pub enum Health {
     Failing {
         /// Why, in words, and what to do.
         message: String,
+    },
+    /// Its file could not be used any longer. A new one was begun, which has nothing of what was before.
+    BegunAnew {
+        /// Why, and what became of the old one, in words.
+        why: String,
     },
     /// It can be written again.
     Recovered,
@@ -126,6 +135,8 @@ impl Writer {
             batch: Batch::default(),
             retry: None,
             prune: Instant::now() + PRUNE_FIRST,
+            begun_anew: None,
+            unconfirmed: None,
             lost: 0,
             health: Box::new(health),
         };
@@ -263,6 +274,10 @@ struct Worker {
     retry: Option<Instant>,
     /// When to look for what is to be kept no longer.
     prune: Instant,
+    /// When the file was last begun anew.
+    begun_anew: Option<Instant>,
+    /// The last time that is known, while the clock is far ahead of it.
+    unconfirmed: Option<Wall>,
     /// How many writes were given up, as far as that is on record.
     lost: u64,
     health: Box<dyn FnMut(Health) + Send>,
@@ -337,10 +352,27 @@ impl Worker {
         if self.batch.is_empty() {
             return;
         }
-        match self.store.write(self.batch.writes()) {
+        let mut result = self.store.write(self.batch.writes());
+        if let Err(error) = &result
+            && self.is_to_begin_anew(error)
+        {
+            result = self.begin_anew(error).and_then(|()| self.store.write(self.batch.writes()));
+        }
+        match result {
             Ok(()) => self.written(),
             Err(error) => self.failed(&error),
         }
+    }
+
+    fn is_to_begin_anew(&self, error: &StoreError) -> bool {
+        error.wants_a_new_file() && self.begun_anew.is_none_or(|at| at.elapsed() > BEGIN_ANEW)
+    }
+
+    fn begin_anew(&mut self, damage: &StoreError) -> Result<(), StoreError> {
+        let became = self.store.begin_anew(&clock::file_stamp(clock::now().wall))?;
+        self.begun_anew = Some(Instant::now());
+        (self.health)(Health::BegunAnew { why: format!("{}; {became}, and a new one begun", chain(damage)) });
+        Ok(())
     }
 
     fn written(&mut self) {
@@ -381,14 +413,36 @@ impl Worker {
     /// Takes off what is kept no longer, a bounded part of it.
     fn prune(&mut self) {
         let keep = self.shared.lock().keep;
-        let pruned = self.store.prune(&keep, clock::now().wall).unwrap_or_else(|error| {
-            log::warn!("{}", chain(&error));
-            Pruned::default()
-        });
+        let pruned = match self.store.prune(&keep, clock::now().wall) {
+            Ok(pruned) => pruned,
+            Err(error) => {
+                log::warn!("{}", chain(&error));
+                if self.is_to_begin_anew(&error)
+                    && let Err(error) = self.begin_anew(&error)
+                {
+                    log::warn!("{}", chain(&error));
+                }
+                Pruned::default()
+            }
+        };
         if pruned.records > 0 {
             self.shared.lock().head = self.store.head();
         }
+        self.say_unconfirmed(pruned.unconfirmed);
         self.prune = Instant::now() + if pruned.more { PRUNE_PAUSE } else { PRUNE };
+    }
+
+    fn say_unconfirmed(&mut self, unconfirmed: Option<Wall>) {
+        let before = std::mem::replace(&mut self.unconfirmed, unconfirmed);
+        if let Some(known) = unconfirmed
+            && before != unconfirmed
+        {
+            log::warn!(
+                "the clock is far ahead of what is on record, which ends at {}: it may have leapt. Until there is more, \
+                 records are kept as if it were that time",
+                clock::rfc3339(known)
+            );
+        }
     }
 
     /// Writes what waits, until then at the latest, and lets nobody ask any more.

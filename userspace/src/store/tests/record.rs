@@ -278,18 +278,57 @@ fn prune_all(store: &mut Store, keep: &Keep, now: Wall) -> u64 {
     }
 }
 
+/// Records something at this time.
+fn happened(store: &mut Store, at: i64) {
+    let act = Act::ConfigRefused { faults: 1, first: "a test".to_owned() };
+    store.write(&[Write::Act { at: wall(at), uid: None, act }]).unwrap();
+}
+
+#[test]
+fn a_clock_that_leaps_takes_nothing_off_before_its_time() {
+    const DAY: i64 = 86_400;
+    let keep = Keep { time: Some(Duration::from_secs(365 * 86_400)), size: None };
+    let (_directory, mut store) = store();
+    for day in 0..=400 {
+        happened(&mut store, day * DAY);
+    }
+    let kept = |store: &mut Store, day: i64| {
+        let mut unconfirmed = None;
+        loop {
+            let pruned = store.prune(&keep, wall(day * DAY)).unwrap();
+            unconfirmed = pruned.unconfirmed.or(unconfirmed);
+            if !pruned.more {
+                return (verify(store).pruned_through, unconfirmed);
+            }
+        }
+    };
+    assert_eq!(kept(&mut store, 390), (18, None), "a week before the present is a year and 18 days");
+    // Back by a day, ahead by a day, and by ten years: what is on record ends at day 401, with that it was pruned.
+    assert_eq!(kept(&mut store, 389), (18, None));
+    assert_eq!(kept(&mut store, 401), (29, None));
+    assert_eq!(kept(&mut store, 4000), (36, Some(wall(401 * DAY))));
+    // What is recorded while it is ahead is not believed before a week has passed by it, nor once it is right again.
+    happened(&mut store, 4000 * DAY);
+    assert_eq!(kept(&mut store, 4001), (36, Some(wall(401 * DAY))));
+    happened(&mut store, 402 * DAY);
+    assert_eq!(kept(&mut store, 409), (37, None));
+    // A host that was off for long has it taken off a week later.
+    assert_eq!(kept(&mut store, 4008).1, None);
+    assert_eq!(verify(&store).faults, []);
+}
+
 #[test]
 fn what_is_too_old_is_taken_off_and_the_rest_is_intact() {
     let (_directory, mut store) = store();
     let keep = Keep { time: Some(Duration::from_secs(1000)), size: None };
     let mut writes = Vec::new();
-    for number in 0..2000_i32 {
+    for number in 0..=2000_i32 {
         let target = Target::exact(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number.unsigned_abs()).into());
         let at = wall(i64::from(number));
         let block = Block { target, created: at, ..block("10.0.0.0", 1) };
         writes.push(Write::Blocked { block: block.clone(), at, took: None, uid: None });
         // One of a hundred stays.
-        if number % 100 != 0 {
+        if number % 100 != 0 || number == 2000 {
             let (end, reason) = (End::Lifted, None);
             writes.push(Write::Ended { block, end, at, packets: 0, bytes: 0, reason, uid: None });
         }
@@ -298,18 +337,19 @@ fn what_is_too_old_is_taken_off_and_the_rest_is_intact() {
     let before = store.head();
     assert_eq!(prune_all(&mut store, &keep, wall(500)), 0);
     assert_eq!(store.head(), before);
-    let pruned = prune_all(&mut store, &keep, wall(2000));
+    let pruned = prune_all(&mut store, &keep, wall(2100));
     assert_eq!(pruned, 1000 + 990);
     let verified = verify(&store);
     assert_eq!((verified.faults.as_slice(), verified.pruned_through), (&[][..], 1990));
-    assert_eq!(verified.incidents, 1000 + 10);
+    assert_eq!(verified.incidents, 1001 + 10);
     assert_eq!(store.in_force(&now()).unwrap().len(), 20, "what is in force stays");
     assert_eq!(
         store.incidents(&IncidentQuery { user: Some("admin".to_owned()), ..all(9999) }).unwrap().len(),
-        1010
+        1011
     );
 
     // Incidents that ended go with their last record.
+    happened(&mut store, 8900);
     assert_eq!(store.prune(&keep, wall(9000)).unwrap().records, 500);
     prune_all(&mut store, &keep, wall(9000));
     let verified = verify(&store);

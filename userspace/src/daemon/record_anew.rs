@@ -1,0 +1,25 @@
+//! A store that was begun anew while the controller runs: how things stand goes on record again.
+
+use super::Daemon;
+use crate::clock;
+use crate::store::{Act, Write};
+
+impl Daemon {
+    /// Has all that a restart needs, and what is in force, written to a store that has nothing of it. Commands that are to be
+    /// undone are known to this controller alone from here on, save for locked accounts, of which there are notes.
+    pub(super) async fn record_anew(&mut self, why: String) {
+        log::error!("{why}");
+        self.act(None, Act::StoreSetAside { why: why.clone() });
+        self.set_aside = Some(why);
+        self.record_config(true, None);
+        let at = clock::now().wall;
+        let in_force = self.engine.blocks().cloned();
+        self.writes.extend(in_force.map(|block| Write::Blocked { block, at, took: None, uid: None }));
+        self.writes.extend(self.allowlist.writes());
+        self.store.record(self.writes.drain(..));
+        self.store.record(self.sources.positions());
+        // They stood somewhere in the old record, and go on at the end of this one.
+        self.end_streams().await;
+        self.start_streams(&self.config.clone());
+    }
+}
