@@ -286,3 +286,28 @@ fn only(show: &Value, so: impl Fn(&Value) -> bool) -> Result<&Value> {
         _ => bail!("there is not one: {show}"),
     }
 }
+
+#[test]
+fn a_stop_writes_what_waits_and_says_so() -> Result<()> {
+    const PARTS: u32 = 4;
+    const PART: u32 = 10_000;
+    let lab = Lab::new()?;
+    let controller = up(&lab)?;
+    for part in 0..PARTS {
+        let targets: Vec<Ipv4Addr> = (part * PART..(part + 1) * PART).map(by_hand).collect();
+        // Answered before it is on record.
+        let body = json!({ "targets": targets, "timeout_s": 86_400, "reason": "a list", "more": true });
+        let done = answer(&mut ask(&lab, "POST", "/v1/blocks", &body)?)?;
+        ensure!(done["done"] == PART && done["unrecorded"].is_null(), "{done}");
+    }
+    let (status, _) = controller.stop()?;
+    ensure!(status.success(), "{status}");
+    let said = std::fs::read_to_string(lab.dir().join("controller.log"))?;
+    ensure!(!said.contains("could not be written"), "{said}");
+    let verified = lab.xdpban(&["--json", "verify-record"])?.json()?;
+    ensure!(verified["intact"] == true && verified["incidents"] == PARTS * PART, "{verified}");
+    let _controller = up(&lab)?;
+    let last = by_hand(PARTS * PART - 1).to_string();
+    ensure!(lab.entry(&last)?.is_some_and(|entry| entry["reason"] == "a list"), "why it was blocked is lost");
+    Ok(())
+}

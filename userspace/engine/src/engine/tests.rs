@@ -435,6 +435,22 @@ fn a_step_of_the_clock_breaks_no_window() {
 }
 
 #[test]
+fn a_step_of_the_clock_moves_no_deadline() {
+    for forward in [true, false] {
+        let mut lab = Lab::new(policy());
+        lab.attempt(EventKind::InvalidUser, A);
+        lab.changes();
+        lab.now.wall = if forward { lab.now.wall.after(DAY) } else { lab.now.wall.before(DAY) };
+        lab.pass(99 * SECOND);
+        lab.engine.handle_timeout(lab.now);
+        assert_eq!(lab.changes(), [], "forward: {forward}");
+        lab.pass(SECOND);
+        lab.engine.handle_timeout(lab.now);
+        assert_eq!(ends(&lab.changes()), [(A.to_owned(), End::Expired)], "forward: {forward}");
+    }
+}
+
+#[test]
 fn a_line_from_the_future_counts_as_written_now() {
     let mut lab = Lab::new(policy());
     let record = Record {
