@@ -13,7 +13,7 @@ use xdpban_engine::time::Now;
 use xdpban_engine::{BlockRequest, Standing, Unexplained};
 
 use super::carry_out::Cause;
-use super::{Daemon, NOT_ENFORCED};
+use super::{Daemon, MANY_WRITES, NOT_ENFORCED};
 use crate::clock;
 use crate::control::{Call, Reply, Request, wire};
 use crate::error::chain;
@@ -57,16 +57,21 @@ impl Daemon {
     }
 
     /// Answers when what was done is on record, or after `limit`: whoever is told that it was done finds it done and
-    /// on record after a crash, too.
+    /// on record after a crash, too. Where so much waits that it would take long, that is the answer.
     fn send_once_on_record(&mut self, to: oneshot::Sender<Reply>, mut reply: Reply, limit: Duration) {
         let on_record = self.store.record_awaited(self.writes.drain(..));
+        let waiting = self.store.waiting();
+        if waiting > MANY_WRITES {
+            reply.not_on_record(format!("{} wait to be written", human::counted(waiting as u64, "record")));
+            return send(to, reply);
+        }
         while self.answers.try_join_next().is_some() {}
         self.answers.spawn(async move {
             let why_not = match tokio::time::timeout(limit, on_record).await {
                 Ok(Ok(Ok(()))) => None,
                 Ok(Ok(Err(trouble))) => Some(trouble),
                 Ok(Err(_)) => Some("the controller is stopping".to_owned()),
-                Err(_) => Some("much waits to be written before it".to_owned()),
+                Err(_) => Some(format!("the store took longer than {}", human::duration(limit))),
             };
             if let Some(why_not) = why_not {
                 reply.not_on_record(why_not);

@@ -73,7 +73,7 @@ const TICKS_BETWEEN_COUNTS: u32 = 6;
 /// For how long what waits is written when the controller stops: a part of TimeoutStopSec in packaging/xdpban.service.
 const WRITE_AT_STOP: Duration = Duration::from_secs(40);
 
-/// As many writes take long enough for that to be said.
+/// More writes than the store writes in a second: who waits for the record is told so, and so is whoever stops the controller.
 const MANY_WRITES: usize = 20_000;
 
 /// How long the last answers are waited for.
@@ -559,6 +559,8 @@ impl Daemon {
         if tokio::time::timeout(LAST_ANSWERS, answered).await.is_err() {
             log::warn!("not every peer of the control socket had its answer");
         }
+        // Their connections pass the answers on.
+        tokio::task::yield_now().await;
         self.control.abort();
         // It ends by being aborted, which is no news.
         (&mut self.control).await.ok();

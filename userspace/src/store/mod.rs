@@ -179,8 +179,10 @@ impl Store {
             self.set_aside = Some(move_aside(&self.path, stamp)?);
         }
         let Opened { connection, identity, .. } = open_file(&self.path)?;
+        let head =
+            Head::read(&connection).map_err(|source| StoreError::from_sqlite("read", &self.path, source))?;
         let became = self.set_aside.take().unwrap_or_default();
-        (self.connection, self.identity, self.head) = (connection, identity, Head::default());
+        (self.connection, self.identity, self.head) = (connection, identity, head);
         Ok(became)
     }
 
