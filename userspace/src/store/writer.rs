@@ -204,19 +204,17 @@ impl Writer {
     /// How much was left unwritten.
     pub async fn close(mut self, limit: Duration) -> Result<Head, Unwritten> {
         self.shared.close(limit);
-        let Ok(ended) = tokio::time::timeout(limit + CLOSE_SLACK, &mut self.ended).await else {
+        match tokio::time::timeout(limit + CLOSE_SLACK, &mut self.ended).await {
+            Ok(Ok(unwritten)) => {
+                if let Some(thread) = self.thread.take()
+                    && thread.join().is_err()
+                {
+                    log::error!("the thread of the store ended by a panic; what it said of it stands above");
+                }
+                if unwritten == 0 { Ok(self.head()) } else { Err(Unwritten { count: unwritten }) }
+            }
             // What the thread holds at present is not known here, but it is something.
-            return Err(Unwritten { count: self.waiting().max(1) });
-        };
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the thread of the store ended by a panic; what it said of it stands above");
-        }
-        match ended {
-            Ok(0) => Ok(self.head()),
-            Ok(count) => Err(Unwritten { count }),
-            Err(_) => Err(Unwritten { count: self.waiting().max(1) }),
+            _ => Err(Unwritten { count: self.waiting().max(1) }),
         }
     }
 }
@@ -376,8 +374,7 @@ impl Worker {
     }
 
     fn written(&mut self) {
-        self.batch.answer(&Ok(()));
-        self.batch = Batch::default();
+        let mut batch = std::mem::take(&mut self.batch);
         self.retry = None;
         let mut state = self.shared.lock();
         if state.head != self.store.head() {
@@ -385,6 +382,7 @@ impl Worker {
             // One that has a message waiting is woken by that.
             state.wakes.iter().for_each(|wake| wake.try_send(()).unwrap_or_default());
         }
+        batch.answer(&Ok(()));
         let given_up = state.queue.given_up();
         if given_up > self.lost {
             let act = Act::RecordsLost { count: given_up - self.lost };
