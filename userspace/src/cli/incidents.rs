@@ -9,6 +9,7 @@ use anstyle::Style;
 use super::args::Incidents;
 use super::table::{BAD, DIM, GOOD, STRONG, Table, WARN};
 use super::{CliError, complain, print, print_json};
+use crate::clock;
 use crate::config::Paths;
 use crate::control::client::{Client, ClientError};
 use crate::control::wire::{Incident, IncidentsQuery};
@@ -22,6 +23,14 @@ const LOOK: Duration = Duration::from_millis(500);
 const CHANGES: u32 = 10_000;
 
 pub(super) fn run(paths: &Paths, args: &Incidents, json: bool) -> Result<(), CliError> {
+    if let (Some(since), Some(until)) = (args.since, args.until)
+        && since >= until
+    {
+        let (since, until) = (clock::rfc3339(since), clock::rfc3339(until));
+        return Err(CliError::Usage(format!(
+            "--since {since} is not before --until {until}: nothing can have begun between them; exchange them?"
+        )));
+    }
     let mut record = Record { client: Client::new(&paths.runtime), paths, said: false };
     let query = IncidentsQuery {
         since: args.since,

@@ -61,7 +61,7 @@ fn text(verified: &Verified) -> String {
 }
 
 fn document(verified: &Verified) -> serde_json::Value {
-    let Verified { head, pruned_through, records, incidents, faults, more } = verified;
+    let Verified { head, pruned_through, records, incidents, faults, more, .. } = verified;
     let fault = |fault: &Fault| {
         let Fault { seq, at, kind, incident, what } = fault;
         json!({ "seq": seq, "at": at.map(|at: Wall| clock::rfc3339(at)), "kind": kind, "incident": incident, "what": what })

@@ -602,6 +602,7 @@ impl From<&IncidentsQuery> for IncidentQuery {
             outcome: query.outcome,
             changed_after: query.after,
             limit: Some(query.limit),
+            without_evidence: false,
         }
     }
 }

@@ -383,6 +383,9 @@ fn record(report: &Report) -> Vec<Block> {
         vec![Cell::Ours("chain of hashes".to_owned()), Cell::Theirs(record.finding.clone())],
         vec![Cell::Ours("latest record".to_owned()), Cell::Code(record.head.clone())],
     ];
+    if let Some(after) = &record.verified_after {
+        rows.push(vec![Cell::Ours("verified after record".to_owned()), Cell::Code(after.clone())]);
+    }
     if let Some(oldest) = record.oldest {
         let at = report.about.time_zone.moment(oldest);
         rows.push(vec![Cell::Ours("oldest record kept".to_owned()), Cell::Time(at)]);

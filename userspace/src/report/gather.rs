@@ -13,7 +13,7 @@ use super::summary::{About, Event, Listing, Record, Report, Watch};
 use super::tally::{Latest, Tallied, Tally, cut};
 use super::times::Zone;
 use super::watch::{Alive, Watching};
-use crate::human::counted;
+use crate::human::{count, counted};
 use crate::store::{self, Archive, IncidentQuery, Interrupted, StoreError, Verified};
 
 /// What is asked for, and by whom.
@@ -38,9 +38,10 @@ pub struct Asked<'a> {
 /// The record cannot be read, or is damaged.
 pub fn gather(directory: &Path, asked: &Asked<'_>) -> Result<Report, StoreError> {
     let archive = Archive::open(directory)?;
-    // To verify takes longer than the rest together.
+    let from = asked.period.from;
+    // To verify takes as long as the rest.
     let (summed_up, verified) = std::thread::scope(|scope| {
-        let verifying = scope.spawn(|| Archive::open(directory)?.verify(&[]));
+        let verifying = scope.spawn(move || Archive::open(directory)?.verify_since(from));
         let summed_up = sum_up(&archive, asked);
         // Nothing there panics; if it did, so would this.
         let verified = verifying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -80,7 +81,7 @@ pub fn gather(directory: &Path, asked: &Asked<'_>) -> Result<Report, StoreError>
 
 fn sum_up(archive: &Archive, asked: &Asked<'_>) -> Result<(Tally, Happened), StoreError> {
     let mut tally = Tally::new(&asked.period, asked.listed);
-    each_incident(archive, &asked.period, |incident| {
+    each_incident(archive, &asked.period, true, |incident| {
         tally.add(incident);
         Ok::<_, Infallible>(())
     })
@@ -88,17 +89,22 @@ fn sum_up(archive: &Archive, asked: &Asked<'_>) -> Result<(Tally, Happened), Sto
     Ok((tally, Happened::read(archive, asked)?))
 }
 
-/// Hands the incidents of `period` to `take`, one by one, the oldest first.
+/// Hands the incidents of `period` to `take`, one by one, the oldest first; `without_evidence` that is empty.
 ///
 /// # Errors
 /// The record cannot be read, or `take` failed.
 pub fn each_incident<E>(
     archive: &Archive,
     period: &Period,
+    without_evidence: bool,
     take: impl FnMut(store::Incident) -> Result<(), E>,
 ) -> Result<(), Interrupted<E>> {
-    let query =
-        IncidentQuery { since: Some(period.from), until: Some(period.to), ..IncidentQuery::default() };
+    let query = IncidentQuery {
+        since: Some(period.from),
+        until: Some(period.to),
+        without_evidence,
+        ..IncidentQuery::default()
+    };
     archive.each_incident(&query, take)
 }
 
@@ -150,9 +156,8 @@ impl Happened {
 }
 
 fn record(archive: &Archive, events: Listing<Event>, verified: &Verified) -> Result<Record, StoreError> {
-    let records = counted(verified.records, "record");
     let finding = match verified.faults.first() {
-        None => format!("verified: {records} are what was written, and incidents are what they say"),
+        None => sound(verified),
         Some(fault) => {
             let more = match verified.faults.len() as u64 - 1 + verified.more {
                 0 => String::new(),
@@ -166,11 +171,30 @@ fn record(archive: &Archive, events: Listing<Event>, verified: &Verified) -> Res
     Ok(Record {
         path: archive.path().display().to_string(),
         verified: verified.faults.is_empty(),
+        verified_after: verified.after.map(|after| after.to_string()),
         finding,
         head: verified.head.to_string(),
         oldest: archive.oldest()?,
         events,
     })
+}
+
+/// What was checked, no more and no less, and found as it was written.
+fn sound(verified: &Verified) -> String {
+    let (records, incidents) = (counted(verified.records, "record"), counted(verified.incidents, "incident"));
+    match verified.after {
+        None => format!(
+            "verified: {records}, all that are kept, are what was written, and {incidents} what they say"
+        ),
+        Some(_) if verified.records == 0 => "not verified: no record is about the period or later".to_owned(),
+        Some(after) => format!(
+            "verified in part: {records}, from {} on to the latest, are what was written after record {}, and {incidents} that \
+             began since what they say; records that are older than the period were not verified for this report, which \
+             `xdpban verify-record` does",
+            count(after.seq.saturating_add(1).unsigned_abs()),
+            count(after.seq.unsigned_abs()),
+        ),
+    }
 }
 
 fn unread(interrupted: Interrupted<Infallible>) -> StoreError {

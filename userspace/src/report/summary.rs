@@ -296,8 +296,10 @@ pub struct Gap {
 pub struct Record {
     /// The file.
     pub path: String,
-    /// Whether all of it is what was written, by its chain of hashes.
+    /// Whether what was checked is what was written, by its chain of hashes.
     pub verified: bool,
+    /// The record after which checking began, and its hash; none where all was checked.
+    pub verified_after: Option<String>,
     /// What was found, in words.
     pub finding: String,
     /// The latest record and its hash, which vouch for all before it.

@@ -82,7 +82,7 @@ impl Tally {
     }
 
     /// Adds an incident of the period.
-    pub(super) fn add(&mut self, mut incident: store::Incident) {
+    pub(super) fn add(&mut self, incident: store::Incident) {
         self.count(&incident);
         if let Some(took) = incident.line_to_block {
             self.latencies.add(took);
@@ -101,8 +101,6 @@ impl Tally {
         for user in &incident.users {
             self.users.add(Arc::clone(user));
         }
-        // By far the largest part, and not listed.
-        incident.evidence = Vec::new();
         if matches!(incident.outcome, Outcome::Refused | Outcome::Failed) {
             self.unanswered.add(incident.clone());
         }

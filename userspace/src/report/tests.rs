@@ -1,12 +1,11 @@
 //! Tests of reports on real records.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use xdpban_engine::change::{Block, End, Expiry, Origin, Protection, Protector, Refusal, Refused};
 use xdpban_engine::measure::Measure;
 use xdpban_engine::rules::{RuleId, RuleRef};
-use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Wall};
 
 use super::*;
@@ -319,7 +318,7 @@ fn csv_has_every_incident_and_no_formula() {
     let record = eventful();
     let period = Period::new(Some("2026-10"), Some("2026-10"), &present()).unwrap();
     let mut document = csv::HEADER.to_owned();
-    each_incident(&Archive::open(record.path()).unwrap(), &period, |incident| {
+    each_incident(&Archive::open(record.path()).unwrap(), &period, false, |incident| {
         csv::line(&incident, &mut document);
         Ok::<_, Interrupted<()>>(())
     })
@@ -397,56 +396,4 @@ fn well_formed(page: &str) {
     once.sort_unstable();
     once.dedup();
     assert_eq!(once.len(), ids.len());
-}
-
-/// The most memory that this process has had, in kB.
-fn peak_kb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// `count` incidents from ever different sources, all over October.
-fn many(count: u32) -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = Store::open(directory.path()).unwrap();
-    let mut writes = Vec::new();
-    for n in 0..count {
-        let random = n.wrapping_mul(2_654_435_761) >> 8;
-        let begin = i64::from(n) * 31 * DAY / i64::from(count);
-        // One in ten comes from one of a hundred sources, which stand out.
-        let source = if random.is_multiple_of(10) { random % 100 } else { 1000 + n };
-        let target = Target::exact(std::net::Ipv4Addr::from_bits(0x0a00_0000 + source).into());
-        let users = vec![format!("user{}", random % 5000).into()];
-        let block = Block { target, users, ..block("10.0.0.0", begin) };
-        writes.extend([
-            blocked(&block, Duration::from_micros(30 + u64::from(random % 500))),
-            ended(&block, End::Expired, 7),
-        ]);
-        if writes.len() >= 20_000 {
-            store.write(&writes).unwrap();
-            writes.clear();
-        }
-    }
-    store.write(&writes).unwrap();
-    directory
-}
-
-/// With `cargo test --release -p xdpban report -- --ignored --nocapture` it tells what it measured.
-#[test]
-#[ignore = "takes a minute in a release build and far longer in others"]
-fn a_million_incidents_in_five_seconds_and_little_memory() {
-    let record = many(1_000_000);
-    std::fs::write("/proc/self/clear_refs", "5").unwrap();
-    let before = peak_kb();
-    let start = Instant::now();
-    let report = reported(&record, "2026-10", "2026-10", 500);
-    let page = html(&report);
-    let (took, grown) = (start.elapsed(), peak_kb() - before);
-    println!("{took:?}, {grown} kB, page of {} kB", page.len() / 1000);
-    assert_eq!(report.totals.incidents, 1_000_000);
-    assert!(report.sources.top[0].incidents >= 900, "{:?}", report.sources.top[0]);
-    assert!(took < Duration::from_secs(5), "{took:?}");
-    assert!(grown < 64 * 1024, "{grown} kB");
-    assert!(page.len() < 1_000_000);
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use xdpban_engine::time::Wall;
 
@@ -10,7 +12,8 @@ use super::incident::{Incident, text, unreadable};
 use super::query::IncidentQuery;
 use super::{BUSY_TIMEOUT, FILE, StoreError, schema};
 
-/// The store in a file, open for reading. All that is read of it is as it stood when it was opened.
+/// The store in a file, open for reading. All that is read of it is as it stood when that was
+/// first done.
 #[derive(Debug)]
 pub struct Archive {
     pub(super) connection: Connection,
@@ -72,9 +75,21 @@ impl Archive {
     /// # Errors
     /// There is none, it is not one of xdpban's or one of another version, or it cannot be read.
     pub fn open(directory: &Path) -> Result<Archive, StoreError> {
-        let path = directory.join(FILE);
-        // SQLite's own word for a file that is not there is as good as none.
-        std::fs::metadata(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
+        Archive::read(directory.join(FILE))
+    }
+
+    /// Opens the same file again, for another thread. It may be as it stands now.
+    pub(super) fn again(&self) -> Result<Archive, StoreError> {
+        Archive::read(self.path.clone())
+    }
+
+    fn read(path: PathBuf) -> Result<Archive, StoreError> {
+        // SQLite's own words for a file that is not there, or not for us, are as good as none. The file is not opened for that:
+        // to close it would end the locks that others in this process have on it.
+        access(&path, AccessFlags::R_OK).map_err(|errno| match errno {
+            Errno::ENOENT => StoreError::Missing { path: path.clone() },
+            errno => StoreError::File { path: path.clone(), source: errno.into() },
+        })?;
         let failed = |source| StoreError::from_sqlite("read", &path, source);
         let connection = connect(&path).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;

@@ -17,8 +17,14 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// There is none to be read.
+    #[error("there is no record in {path}: no controller has run on this host yet, or by another configuration; start it (`systemctl start xdpban`), or name its configuration by --config", path = path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be made or opened.
-    #[error("cannot open {path}: {source}", path = path.display())]
+    #[error("cannot open {path}: {source}{remedy}", path = path.display(), remedy = remedy(source))]
     File {
         /// The file.
         path: PathBuf,
@@ -145,6 +151,14 @@ pub enum StoreError {
     /// The thread that owns it has ended.
     #[error("the store is closed: the controller is stopping")]
     Closed,
+}
+
+/// What to do where the system refuses a file.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "; run this as root, who alone may read it",
+        _ => "",
+    }
 }
 
 impl StoreError {

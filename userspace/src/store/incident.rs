@@ -72,7 +72,7 @@ pub struct Incident {
     pub first_drop: Option<Wall>,
     /// When one last did.
     pub last_drop: Option<Wall>,
-    /// The number of the latest record of it; 0 where that was not asked for.
+    /// The number of the latest record of it; 0 where it was read with all others.
     pub record: i64,
 }
 

@@ -12,6 +12,7 @@ mod act;
 mod archive;
 mod chain;
 mod columns;
+mod compare;
 mod error;
 mod incident;
 mod measure;

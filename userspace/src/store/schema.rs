@@ -14,13 +14,14 @@ use super::{StoreError, migrate};
 pub(super) const APPLICATION_ID: i64 = 0x7864_7062;
 
 /// What brings the schema from each version to the next, the first from nothing. One that was shipped is never changed.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     |connection| connection.execute_batch(VERSION_1),
     |connection| {
         connection.execute_batch(VERSION_2)?;
         migrate::incidents(connection)?;
         connection.execute_batch(VERSION_2_REST)
     },
+    |connection| connection.execute_batch(VERSION_3),
 ];
 
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
@@ -200,6 +201,12 @@ const VERSION_2_REST: &str = "
     CREATE INDEX incidents_by_outcome ON incidents (outcome, first_seen, id);
     CREATE UNIQUE INDEX incidents_in_force ON incidents (target, ifnull(command, ''))
         WHERE outcome = 'in_force';
+";
+
+/// Entries that tell all that incidents are asked for by, so that those that are looked through need not be read.
+const VERSION_3: &str = "
+    DROP INDEX incidents_by_time;
+    CREATE INDEX incidents_by_time ON incidents (first_seen, id, rule_id, outcome, key);
 ";
 
 /// The version that this code reads and writes.

@@ -1,18 +1,19 @@
 //! Checking the record: whether each record is what it was when it was written, and whether incidents are what the records
 //! say of them.
 //!
-//! Both are read once, in their order, with one record and one incident in memory, however many there are.
+//! The first is done by one thread and the second by another. Each reads in order, with one record and one incident in
+//! memory, however many there are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row, Rows, Statement};
+use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 use xdpban_engine::time::Wall;
 
 use super::archive::Archive;
 use super::chain::{Hash, Head, Link, unhex};
-use super::{StoreError, columns, prune};
+use super::compare::{Histories, Table};
+use super::{StoreError, prune};
 
 /// Faults that are told one by one. Beyond, they are counted.
 const TOLD: usize = 64;
@@ -24,9 +25,12 @@ pub struct Verified {
     pub head: Head,
     /// Up to which record the log was pruned; 0 where it was not.
     pub pruned_through: i64,
-    /// How many records there are.
+    /// The record after which checking began, which is itself taken as it stands; none where all were checked. All from
+    /// there to the head were.
+    pub after: Option<Head>,
+    /// How many records that is.
     pub records: u64,
-    /// How many incidents there are.
+    /// How many incidents were compared with their records.
     pub incidents: u64,
     /// What is wrong, the first of it; empty where the record is intact.
     pub faults: Vec<Fault>,
@@ -49,16 +53,110 @@ pub struct Fault {
     pub what: String,
 }
 
+/// Where checking begins.
+#[derive(Clone, Copy, Debug)]
+struct Begin {
+    /// The first record.
+    seq: i64,
+    /// What it has to follow from.
+    after: Head,
+    /// The first incident.
+    incident: i64,
+}
+
 impl Archive {
     /// Checks all of the record, and that the records of which `kept` are heads are still in it.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn verify(&self, kept: &[Head]) -> Result<Verified, StoreError> {
-        let mut verified = Verified::default();
-        verified.check(&self.connection, kept).map_err(|source| self.unread(source))?;
+        let pruned = prune::latest(&self.connection).map_err(|source| self.unread(source))?;
+        let after = pruned.unwrap_or_default();
+        let mut verified = self.check(Begin { seq: i64::MIN, after, incident: i64::MIN })?;
+        verified.pruned_through = after.seq;
+        verified
+            .kept(&self.connection, pruned, kept)
+            .and_then(|()| verified.allowed(&self.connection))
+            .map_err(|source| self.unread(source))?;
         Ok(verified)
     }
+
+    /// Checks the record from the first that tells of the time from `from` on to the latest, and the incidents that began
+    /// since. The record before them is taken as it stands.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn verify_since(&self, from: Wall) -> Result<Verified, StoreError> {
+        match begin(&self.connection, from).map_err(|source| self.unread(source))? {
+            None => self.verify(&[]),
+            Some(begin) => Ok(Verified { after: Some(begin.after), ..self.check(begin)? }),
+        }
+    }
+
+    fn check(&self, begin: Begin) -> Result<Verified, StoreError> {
+        let unread = |source| self.unread(source);
+        let head = self.head()?;
+        // What this one sees of the log is the beginning of what a later one sees.
+        let beside = self.again()?;
+        let (chain, incidents) = std::thread::scope(|scope| {
+            let chain = scope.spawn(move || {
+                let mut chain = Verified::default();
+                chain.chain(&beside.connection, begin, head).map(|()| chain)
+            });
+            let mut incidents = Verified::default();
+            let compared = incidents.incidents(&self.connection, begin.incident).map(|()| incidents);
+            // Nothing there panics; if it did, so would this.
+            (chain.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), compared)
+        });
+        let (mut verified, incidents) = (chain.map_err(unread)?, incidents.map_err(unread)?);
+        verified.incidents = incidents.incidents;
+        verified.more += incidents.more;
+        incidents.faults.into_iter().for_each(|fault| verified.fault(fault));
+        Ok(verified)
+    }
+}
+
+/// The first record, and the first incident, that are about the time from `from` on; none where that is all. Times are in the order of records as
+/// long as nobody sets the clock, and where they are not, the earliest of what tells of that time counts.
+fn begin(connection: &Connection, from: Wall) -> rusqlite::Result<Option<Begin>> {
+    let number = |sql: &str, value: i64| {
+        connection
+            .query_row(sql, [value], |row| row.get::<_, Option<i64>>(0))
+            .map(|found| found.unwrap_or(i64::MAX))
+    };
+    let began = number("SELECT min(id) FROM incidents WHERE first_seen >= ?1", from.0)?;
+    let first = [
+        in_order(connection, from)?,
+        number("SELECT min(seq) FROM records WHERE incident >= ?1", began)?,
+        number("SELECT min(seq) FROM records WHERE incident IS NULL AND at >= ?1", from.0)?,
+    ];
+    let first = first.into_iter().min().unwrap_or(i64::MAX);
+    // One that was made to have begun earlier than it did is among those whose records come later.
+    let opened = "SELECT incident FROM records WHERE seq >= ?1 AND kind IN
+        ('incident.opened', 'incident.refused', 'incident.failed') ORDER BY seq LIMIT 1";
+    let opened = connection.query_row(opened, [first], |row| row.get(0)).optional()?.unwrap_or(i64::MAX);
+    let before = "SELECT seq, hash FROM records WHERE seq < ?1 ORDER BY seq DESC LIMIT 1";
+    let before = connection
+        .query_row(before, [first], |row| Ok(Head { seq: row.get(0)?, hash: row.get(1)? }))
+        .optional()?;
+    Ok(before.map(|after| Begin { seq: after.seq + 1, after, incident: began.min(opened) }))
+}
+
+/// The first record at `from` or later, where records are in the order of their times.
+fn in_order(connection: &Connection, from: Wall) -> rusqlite::Result<i64> {
+    let ends = "SELECT ifnull(min(seq), 1), ifnull(max(seq), 0) FROM records";
+    let (mut low, last): (i64, i64) = connection.query_row(ends, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut high = last + 1;
+    let mut at = connection.prepare("SELECT at FROM records WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if at.query_row([middle], |row| row.get::<_, i64>(0))? >= from.0 {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(if low > last { i64::MAX } else { low })
 }
 
 /// A record that does not follow from the one before it.
@@ -81,14 +179,6 @@ impl Broken {
 }
 
 impl Verified {
-    fn check(&mut self, connection: &Connection, kept: &[Head]) -> rusqlite::Result<()> {
-        let pruned = prune::latest(connection)?;
-        self.chain(connection, pruned)?;
-        self.kept(connection, pruned, kept)?;
-        self.incidents(connection)?;
-        self.allowed(connection)
-    }
-
     fn fault(&mut self, fault: Fault) {
         if self.faults.len() < TOLD {
             self.faults.push(fault);
@@ -97,13 +187,14 @@ impl Verified {
         }
     }
 
-    fn chain(&mut self, connection: &Connection, pruned: Option<Head>) -> rusqlite::Result<()> {
-        let mut last = pruned.unwrap_or_default();
-        self.pruned_through = last.seq;
+    /// Checks that records follow from each other, up to `head`.
+    fn chain(&mut self, connection: &Connection, begin: Begin, head: Head) -> rusqlite::Result<()> {
+        let mut last = begin.after;
         let mut broken = Vec::new();
-        let mut statement =
-            connection.prepare("SELECT seq, at, kind, incident, body, hash FROM records ORDER BY seq")?;
-        let mut rows = statement.query([])?;
+        let mut statement = connection.prepare(
+            "SELECT seq, at, kind, incident, body, hash FROM records WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
+        )?;
+        let mut rows = statement.query([begin.seq, head.seq])?;
         while let Some(row) = rows.next()? {
             let (seq, at, incident, hash) = (row.get(0)?, Wall(row.get(1)?), row.get(3)?, row.get(5)?);
             let (kind, body) = (row.get_ref(2)?.as_str()?, row.get_ref(4)?.as_str()?);
@@ -165,39 +256,37 @@ impl Verified {
         Ok(())
     }
 
-    /// Compares each incident with what its records say of it: both stand in the order of their numbers.
-    fn incidents(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare("SELECT * FROM incidents ORDER BY id")?;
-        let table = Table::of(&statement)?;
-        let mut rows = statement.query([])?;
+    /// Compares each incident from `first` on with what its records say of it: both stand in the order of their numbers.
+    fn incidents(&mut self, connection: &Connection, first: i64) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare("SELECT * FROM incidents WHERE id >= ?1 ORDER BY id")?;
+        let mut table = Table::of(&statement);
+        let mut rows = statement.query([first])?;
         let mut history = connection.prepare(
-            "SELECT incident, kind, body FROM records WHERE incident IS NOT NULL ORDER BY incident, seq",
+            "SELECT incident, kind, body FROM records WHERE incident >= ?1 ORDER BY incident, seq",
         )?;
-        let mut said = Histories { rows: history.query([])?, ahead: None };
-        let mut next = said.next()?;
+        let mut histories = Histories::new(history.query([first])?)?;
         while let Some(row) = rows.next()? {
             self.incidents += 1;
             let id: i64 = row.get(0)?;
-            while let Some((incident, _)) = &next
-                && *incident < id
+            while let Some(incident) = histories.incident()
+                && incident < id
             {
-                self.missing(*incident);
-                next = said.next()?;
+                self.missing(incident);
+                histories.tell(&mut table)?;
             }
-            let what = match next.take_if(|(incident, _)| *incident == id) {
-                None => Some("no record tells of it: it was put in".to_owned()),
-                Some((_, columns)) => {
-                    next = said.next()?;
-                    columns.and_then(|columns| table.compare(row, &columns)).err()
-                }
+            let what = if histories.incident() == Some(id) {
+                histories.tell(&mut table)?;
+                table.compare(row).err()
+            } else {
+                Some("no record tells of it: it was put in".to_owned())
             };
             if let Some(what) = what {
                 self.fault(Fault { incident: Some(id), what, ..Fault::default() });
             }
         }
-        while let Some((incident, _)) = next {
+        while let Some(incident) = histories.incident() {
             self.missing(incident);
-            next = said.next()?;
+            histories.tell(&mut table)?;
         }
         Ok(())
     }
@@ -277,105 +366,6 @@ fn diagnose(broken: &[Broken]) -> impl Iterator<Item = Fault> {
             }
         })
     })
-}
-
-/// What the records say of each incident, in the order of their numbers: the columns that they set, the last one winning.
-struct Histories<'s> {
-    rows: Rows<'s>,
-    /// The first record of the next incident.
-    ahead: Option<(i64, Option<String>)>,
-}
-
-type Said = (i64, Result<BTreeMap<String, Value>, String>);
-
-impl Histories<'_> {
-    fn next(&mut self) -> rusqlite::Result<Option<Said>> {
-        let Some((incident, body)) =
-            self.ahead.take().map_or_else(|| self.read(), |ahead| Ok(Some(ahead)))?
-        else {
-            return Ok(None);
-        };
-        let mut columns = Ok(BTreeMap::new());
-        merge(&mut columns, body.as_deref());
-        while let Some((other, body)) = self.read()? {
-            if other != incident {
-                self.ahead = Some((other, body));
-                break;
-            }
-            merge(&mut columns, body.as_deref());
-        }
-        Ok(Some((incident, columns)))
-    }
-
-    /// An incident and, of a record that sets columns, those.
-    fn read(&mut self) -> rusqlite::Result<Option<(i64, Option<String>)>> {
-        let Some(row) = self.rows.next()? else { return Ok(None) };
-        let sets = row.get_ref(1)?.as_str()?.starts_with("incident.");
-        Ok(Some((row.get(0)?, if sets { Some(row.get(2)?) } else { None })))
-    }
-}
-
-fn merge(columns: &mut Result<BTreeMap<String, Value>, String>, body: Option<&str>) {
-    if let (Ok(known), Some(body)) = (&mut *columns, body) {
-        match serde_json::from_str::<BTreeMap<String, Value>>(body) {
-            Ok(more) => known.extend(more),
-            Err(error) => *columns = Err(format!("a record of it cannot be read: {error}")),
-        }
-    }
-}
-
-/// Columns that change between the records of an incident in force.
-const COUNTS: [&str; 4] = ["dropped_packets", "dropped_bytes", "first_drop_at", "last_drop_at"];
-
-/// Where the columns of the table stand.
-struct Table(HashMap<String, usize>);
-
-impl Table {
-    fn of(statement: &Statement<'_>) -> rusqlite::Result<Table> {
-        let places = statement.column_names().map(str::to_owned).zip(0..).collect();
-        Ok(Table(places))
-    }
-
-    /// Says in which columns a row is not what its records say.
-    fn compare(&self, row: &Row<'_>, said: &BTreeMap<String, Value>) -> Result<(), String> {
-        let in_force = said.get("outcome").is_some_and(|outcome| outcome == "in_force");
-        let mut otherwise = Vec::new();
-        for (name, said) in said {
-            if in_force && COUNTS.contains(&name.as_str()) {
-                continue;
-            }
-            let stands = self.0.get(name).and_then(|place| row.get_ref(*place).ok());
-            if !stands.is_some_and(|stands| is_same(stands, said)) {
-                otherwise.push(format!("{name} should be {said}"));
-            }
-        }
-        if !self.key_is_of_target(row) {
-            otherwise.push("key should be that of target".to_owned());
-        }
-        if otherwise.is_empty() {
-            return Ok(());
-        }
-        Err(format!("it is not what its records say: {}", otherwise.join(", ")))
-    }
-
-    fn key_is_of_target(&self, row: &Row<'_>) -> bool {
-        let column = |name| self.0.get(name).and_then(|place| row.get_ref(*place).ok());
-        let (Some(ValueRef::Blob(key)), Some(ValueRef::Text(target))) = (column("key"), column("target"))
-        else {
-            return false;
-        };
-        columns::target(key).is_some_and(|of_key| of_key.to_string().as_bytes() == target)
-    }
-}
-
-fn is_same(stands: ValueRef<'_>, said: &Value) -> bool {
-    match (stands, said) {
-        (ValueRef::Null, Value::Null) => true,
-        (ValueRef::Integer(stands), said) => said.as_i64() == Some(stands),
-        (ValueRef::Text(stands), Value::String(said)) => stands == said.as_bytes(),
-        (ValueRef::Text(stands), said @ Value::Array(_)) => stands == said.to_string().as_bytes(),
-        _ => false,
-    }
 }
 
 /// The hash in the body of a marker.

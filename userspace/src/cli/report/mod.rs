@@ -74,7 +74,7 @@ fn format(args: &args::Report, json: bool) -> Result<ReportFormat, CliError> {
 fn csv(archive: &Archive, period: &Period, output: &mut Output) -> Result<(), CliError> {
     output.write_all(report::csv::HEADER.as_bytes()).map_err(|error| output.failed(error))?;
     let mut line = String::new();
-    report::each_incident(archive, period, |incident| {
+    report::each_incident(archive, period, false, |incident| {
         line.clear();
         report::csv::line(&incident, &mut line);
         output.write_all(line.as_bytes())

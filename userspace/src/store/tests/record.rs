@@ -95,6 +95,37 @@ fn what_was_written_is_intact() {
 }
 
 #[test]
+fn what_was_altered_since_a_time_is_found_without_what_was_before() {
+    let (directory, mut store) = filled();
+    for number in 1..=9 {
+        let later = Block { created: wall(1000 + number), ..block(&format!("198.51.100.{number}"), 100) };
+        store
+            .write(&[Write::Blocked { block: later, at: wall(1000 + number), took: None, uid: None }])
+            .unwrap();
+    }
+    let since = |seconds| Archive::open(directory.path()).unwrap().verify_since(wall(seconds)).unwrap();
+    let all = since(0);
+    assert_eq!((all.after, all.records, all.incidents, &*all.faults), (None, 25, 19, &[][..]));
+    let part = since(1003);
+    assert_eq!(part.after.map(|after| after.seq), Some(18));
+    assert_eq!((part.head, part.records, part.incidents), (store.head(), 7, 7));
+    let none = since(5000);
+    assert_eq!((none.after, none.records, none.incidents), (Some(store.head()), 0, 0));
+
+    let alter = |sql: &str| Connection::open(store.path()).unwrap().execute_batch(sql).unwrap();
+    alter("UPDATE records SET body = replace(body, 'admin', 'nobody') WHERE seq = 5");
+    assert_eq!(since(1003).faults, []);
+    assert_eq!(since(0).faults[0].seq, Some(5));
+    // One that is made to have begun before the time that is asked for is missed there.
+    alter("UPDATE incidents SET first_seen = first_seen - 900000000 WHERE id = 13");
+    assert_eq!(since(1003).faults[0].incident, Some(13));
+    alter("DELETE FROM incidents WHERE id = 15");
+    assert_eq!(since(1003).faults[1].incident, Some(15));
+    alter("UPDATE records SET at = at + 1 WHERE seq = 20");
+    assert_eq!(since(1003).faults[0].seq, Some(20));
+}
+
+#[test]
 fn what_was_altered_is_found() {
     for column in
         ["at = at + 1", "kind = 'incident.ended'", "incident = 9", "body = replace(body, 'admin', 'nobody')"]
