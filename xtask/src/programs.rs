@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("sqlite3", "sqlite3"),
+    ("rsyslogd", "rsyslog"),
 ];
 
 /// Sees that every program is there: by apt where that can be, else it names what is missing.
@@ -35,7 +36,14 @@ pub(crate) fn ensure() -> Result<()> {
         bail!("the tests need programs that are not here: {names}; {error:#}");
     }
     // Debian names the units ssh, and pulls in the socket with the service.
-    if packages.contains(&"openssh-server") { apt::disable(&["ssh.service", "ssh.socket"]) } else { Ok(()) }
+    for (package, units) in
+        [("openssh-server", &["ssh.service", "ssh.socket"][..]), ("rsyslog", &["rsyslog.service"][..])]
+    {
+        if packages.contains(&package) {
+            apt::disable(units)?;
+        }
+    }
+    Ok(())
 }
 
 /// The programs, for a person.

@@ -8,6 +8,7 @@ use clap::Subcommand;
 mod detect;
 mod gate;
 mod log;
+mod record;
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
@@ -22,11 +23,14 @@ pub(crate) enum Bench {
     },
     /// Measure how fast blocked packets are dropped, beside netfilter, and what clean ones pay; as root
     Gate(gate::Options),
+    /// Measure how fast the record is read where there is a million incidents on it; as root
+    Record(record::Options),
 }
 
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Detect { lines, log } => detect::detect(*lines, log.as_deref()),
         Bench::Gate(options) => gate::gate(options),
+        Bench::Record(options) => record::record(options),
     }
 }
