@@ -99,6 +99,40 @@ fn incidents_are_found_by_what_is_known_of_them() -> Result<()> {
     Ok(())
 }
 
+/// The commands that read the store where no controller runs.
+const READERS: [&str; 3] = ["incidents", "report", "verify-record"];
+
+#[test]
+fn whoever_cannot_read_the_record_is_told_what_to_do() -> Result<()> {
+    let lab = Lab::new()?;
+    let controller = start(&lab)?;
+    lab.xdpban(&["incidents", "--since", "1h", "--until", "2h"])?.expect_code(2)?.stderr_has("exchange")?;
+    controller.stop()?;
+    let error = |args: &[&str], said: &str| -> Result<()> {
+        lab.xdpban(args)?.expect_code(1)?.stderr_has(said).map(drop)
+    };
+    for command in READERS {
+        lab.xdpban_as_nobody(&[command])?.expect_code(1)?.stderr_has("root")?;
+    }
+    let bytes = fs::read(store(&lab))?;
+    for (at, version, said) in
+        [(60, 99_u32, "install that xdpban again"), (60, 1, "start the controller once"), (68, 0, "some other program")]
+    {
+        // The version and the application id in SQLite's header.
+        let mut other = bytes.clone();
+        other.splice(at..at + 4, version.to_be_bytes());
+        fs::write(store(&lab), other)?;
+        READERS.iter().try_for_each(|command| error(&[command], said))?;
+    }
+    fs::write(store(&lab), "nonsense".repeat(1000))?;
+    READERS.iter().try_for_each(|command| error(&[command], "is not a database"))?;
+    fs::remove_file(store(&lab))?;
+    READERS.iter().try_for_each(|command| error(&[command], "there is no record in"))?;
+    READERS.iter().try_for_each(|command| error(&[command], "systemctl start xdpban"))?;
+    lab.xdpban(&["show", ATTACKER])?.expect_code(3)?.stderr_has("systemctl start xdpban")?;
+    Ok(())
+}
+
 #[test]
 fn an_incident_is_followed_from_its_beginning_to_its_end() -> Result<()> {
     let lab = Lab::new()?;

@@ -104,8 +104,8 @@ impl Filled {
         let (comment, expires_at) = (Some(format!("visitors of day {day}")), Some(Wall(at.0 + DAY)));
         self.waiting.push(Write::Allow { network, comment, expires_at, uid: Some(1000), at });
         if day % 7 == 3 {
-            self.waiting.push(Write::Act { at, uid: None, act: Act::Stopped { version: VERSION } });
             self.waiting.push(Write::Alive { at });
+            self.waiting.push(Write::Act { at, uid: None, act: Act::Stopped { version: VERSION } });
             self.started(Wall(at.0 + 40 * SECOND));
         }
     }

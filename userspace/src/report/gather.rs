@@ -165,7 +165,7 @@ fn record(archive: &Archive, events: Listing<Event>, verified: &Verified) -> Res
             };
             let of = fault.seq.map(|seq| format!("record {seq}: "));
             let of = of.or(fault.incident.map(|id| format!("incident {id}: "))).unwrap_or_default();
-            cut(&format!("NOT INTACT, see `xdpban verify-record`: {of}{}", fault.what)) + &more
+            cut(&format!("NOT INTACT, see xdpban verify-record: {of}{}", fault.what)) + &more
         }
     };
     Ok(Record {

@@ -135,6 +135,7 @@ fn push_cell(page: &mut String, cell: &Cell, first: bool) {
         Cell::Number(_) => "n",
         Cell::Time(_) => "t",
         Cell::Bar(..) => "bar",
+        Cell::Stack(_) => "stack",
         _ => "",
     };
     let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
