@@ -115,9 +115,11 @@ fn whoever_cannot_read_the_record_is_told_what_to_do() -> Result<()> {
         lab.xdpban_as_nobody(&[command])?.expect_code(1)?.stderr_has("root")?;
     }
     let bytes = fs::read(store(&lab))?;
-    for (at, version, said) in
-        [(60, 99_u32, "install that xdpban again"), (60, 1, "start the controller once"), (68, 0, "some other program")]
-    {
+    for (at, version, said) in [
+        (60, 99_u32, "install that xdpban again"),
+        (60, 1, "start the controller once"),
+        (68, 0, "some other program"),
+    ] {
         // The version and the application id in SQLite's header.
         let mut other = bytes.clone();
         other.splice(at..at + 4, version.to_be_bytes());

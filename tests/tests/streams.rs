@@ -12,7 +12,7 @@ use xdpban_tests::{Lab, Side};
 const ATTACKER: &str = "10.99.66.66";
 
 /// Words with all that a receiver could take for something else.
-const ODD: &str = "a\"b\\c%s<13>$(x)é\u{7f}";
+const ODD: &str = "a\"b\\c%s<13>$(x)é";
 
 /// A daemon in the lab; killed when dropped.
 struct Daemon(Child);
@@ -72,6 +72,8 @@ fn config(lab: &Lab, receiver: &str) -> String {
 #[test]
 fn journald_takes_incidents_as_they_are() -> Result<()> {
     let lab = Lab::new()?;
+    // journald looks there for what it knows of senders.
+    lab.sh("mount -t cgroup2 cgroup2 /sys/fs/cgroup")?;
     let mut journald = lab.command(Side::Host, "/lib/systemd/systemd-journald");
     let _journald = Daemon::start(&lab, &mut journald, "/run/systemd/journal/socket")?;
     let _controller = lab.start_controller(&config(&lab, "journal"))?;
@@ -99,11 +101,13 @@ fn rsyslogd_takes_incidents_as_they_are() -> Result<()> {
     let text = format!(
         "module(load=\"imuxsock\")\n\
          template(name=\"all\" type=\"string\" string=\"%syslogfacility-text%.%syslogseverity-text% %programname%:%msg%\\n\")\n\
-         if $programname == \"xdpban\" then action(type=\"omfile\" file=\"{}\" template=\"all\")\n",
-        log.display()
+         if $programname == \"xdpban\" then action(type=\"omfile\" file=\"{}\" template=\"all\")\n\
+         else action(type=\"omfile\" file=\"{}\" template=\"RSYSLOG_TraditionalFileFormat\")\n",
+        log.display(),
+        lab.log().path().display()
     );
     fs::write(&conf, text).context("write rsyslogd's configuration")?;
-    // The lab's own daemon has the socket, and needs it no longer.
+    // In the place of the lab's own daemon, for sshd's lines, too.
     lab.sh("rm /dev/log")?;
     let mut rsyslogd = lab.command(Side::Host, "/usr/sbin/rsyslogd");
     rsyslogd.arg("-n").arg("-f").arg(&conf).args(["-i", "NONE"]);
