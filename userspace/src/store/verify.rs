@@ -116,8 +116,9 @@ impl Archive {
     }
 }
 
-/// The first record, and the first incident, that are about the time from `from` on; none where that is all. Times are in the order of records as
-/// long as nobody sets the clock, and where they are not, the earliest of what tells of that time counts.
+/// The first record, and the first incident, that are about the time from `from` on; none where that is all. Times are in
+/// the order of records as long as nobody sets the clock, and where they are not, the earliest of what tells of that time
+/// counts.
 fn begin(connection: &Connection, from: Wall) -> rusqlite::Result<Option<Begin>> {
     let number = |sql: &str, value: i64| {
         connection
@@ -189,7 +190,9 @@ impl Verified {
 
     /// Checks that records follow from each other, up to `head`.
     fn chain(&mut self, connection: &Connection, begin: Begin, head: Head) -> rusqlite::Result<()> {
-        let mut last = begin.after;
+        // The controller may have pruned the log since.
+        let pruned = prune::latest(connection)?.filter(|pruned| pruned.seq > begin.after.seq);
+        let mut last = pruned.unwrap_or(begin.after);
         let mut broken = Vec::new();
         let mut statement = connection.prepare(
             "SELECT seq, at, kind, incident, body, hash FROM records WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
