@@ -269,7 +269,7 @@ fn what_json_says_has_the_promised_fields() -> Result<()> {
         show = lab.show(ATTACKER)?;
         Ok(show["incidents"][0].is_object())
     })?;
-    assert_eq!(fields(&show), ["because", "entry", "evidence", "incidents", "target", "verdict"]);
+    assert_eq!(fields(&show), ["because", "entry", "evidence", "incidents", "resting", "target", "verdict"]);
     assert_eq!((&show["target"], &show["verdict"]), (&json!(ATTACKER), &json!("drop")));
     assert_eq!(show["because"], "rule 5710: login as a user that does not exist");
     assert_eq!(fields(&show["entry"]), entry_fields);

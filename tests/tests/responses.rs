@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::Result;
-use serde_json::json;
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
 use xdpban_tests::{Lab, Side};
 
 const ATTACKER: &str = "10.99.66.66";
@@ -127,5 +127,80 @@ fn a_dry_run_counts_and_drops_nothing() -> Result<()> {
     let _controller = lab.start_controller_with(&["run", "--dry-run"])?;
     assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
     assert_eq!(lab.targets()?, [ATTACKER]);
+    Ok(())
+}
+
+/// The attacker's incidents, oldest first: what was done, what came of it and why, and how many packets were dropped.
+fn incidents(lab: &Lab) -> Result<Vec<(String, String, Option<String>, u64)>> {
+    let show = lab.show(ATTACKER)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let of = |incident: &Value| {
+        let reason = incident["outcome_reason"].as_str().map(str::to_owned);
+        let dropped = incident["dropped_packets"].as_u64().unwrap_or_default();
+        (text(&incident["action"]), text(&incident["outcome"]), reason, dropped)
+    };
+    Ok(show["incidents"].as_array().into_iter().flatten().map(of).collect())
+}
+
+/// How many of 200 packets of the attacker's arrive.
+fn arrives(lab: &Lab) -> Result<u64> {
+    lab.flood(Side::Attacker, Side::Attacker.v4(), 200)
+}
+
+#[test]
+fn a_throttle_is_in_force_again_when_a_block_is_over() -> Result<()> {
+    let lab = Lab::new()?;
+    let response = "[[response]]\nrules = [5710]\naction = \"throttle\"\nrate = \"10/s\"\nburst = 20\ntimeout = \"1h\"\n";
+    let controller = lab.start_controller(&(lab.config() + response))?;
+    lab.attack(Side::Attacker.v4())?;
+    let throttle = lab.blocked(ATTACKER)?;
+    assert!((1..100).contains(&arrives(&lab)?));
+    lab.xdpban(&["block", ATTACKER, "--for", "8s"])?.success()?;
+    assert_eq!(arrives(&lab)?, 0);
+    let show = lab.show(ATTACKER)?;
+    assert_eq!(
+        (&show["verdict"], &show["resting"][0]["action"]),
+        (&json!("drop"), &json!("throttle")),
+        "{show}"
+    );
+    lab.xdpban(&["show", ATTACKER])?.success()?.stdout_has("at rest")?;
+
+    // A crash forgets neither.
+    controller.kill9()?;
+    let controller = lab.start_controller_with(&["run"])?;
+    assert_eq!(arrives(&lab)?, 0);
+    assert_eq!(lab.show(ATTACKER)?["resting"][0]["expires_at"], throttle["expires_at"]);
+    let throttled = |lab: &Lab| Ok(lab.show(ATTACKER)?["verdict"] == "throttle");
+    lab.eventually("it is throttled again", Duration::from_secs(15), throttled)?;
+    assert!((1..100).contains(&arrives(&lab)?));
+    let entry = lab.blocked(ATTACKER)?;
+    assert_eq!(entry["expires_at"], throttle["expires_at"], "until its own end");
+    lab.eventually("the end of the block is on record", Duration::from_secs(5), |lab| {
+        Ok(incidents(lab)?.iter().any(|(_, outcome, ..)| outcome == "expired"))
+    })?;
+    let [(a, in_force, None, by_throttle), (b, expired, None, by_block)] = &incidents(&lab)?[..] else {
+        bail!("{:?}", incidents(&lab)?)
+    };
+    assert_eq!([a, in_force, b, expired], ["throttle", "in_force", "block", "expired"]);
+    assert!(*by_throttle >= 100 && *by_block >= 400, "{by_throttle}, {by_block}");
+
+    // The same beneath a block of the network, and its end while it rests.
+    lab.xdpban(&["block", "10.99.66.0/24", "--for", "1h"])?.success()?;
+    assert_eq!(arrives(&lab)?, 0);
+    assert_eq!(lab.targets()?, ["10.99.66.0/24"]);
+    let rests = Some("rests while 10.99.66.0/24 has a stricter block".to_owned());
+    lab.eventually("it rests on record", Duration::from_secs(5), |lab| Ok(incidents(lab)?[0].2 == rests))?;
+    lab.xdpban(&["unblock", "10.99.66.0/24"])?.success()?;
+    assert!((1..100).contains(&arrives(&lab)?));
+    lab.xdpban(&["block", ATTACKER, "--for", "1h"])?.success()?;
+    lab.xdpban(&["unblock", ATTACKER])?.success()?;
+    assert_eq!(arrives(&lab)?, 200, "an operator lifts all of it");
+    assert!(lab.login_ok(Side::Bystander)?);
+    let ended = ["lifted", "expired", "lifted", "lifted"];
+    lab.eventually("all of it is on record", Duration::from_secs(5), |lab| {
+        Ok(incidents(lab)?.iter().map(|(_, outcome, ..)| outcome.as_str()).eq(ended))
+    })?;
+    controller.stop()?;
+    lab.xdpban(&["verify-record"])?.success()?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use xdpban_tests::{Lab, Side};
 
 const ATTACKER: &str = "10.99.66.66";
+const OTHER: &str = "10.99.70.1";
 
 /// Whether anything of xdpban's is pinned in the lab.
 fn pinned(lab: &Lab) -> Result<bool> {
@@ -57,12 +58,41 @@ fn confirmed_it_goes_on_and_blocks_keep_their_time() -> Result<()> {
 fn a_trial_whose_controller_is_killed_leaves_nothing_blocked_beyond_it() -> Result<()> {
     let lab = Lab::new()?;
     lab.write_config(&lab.config())?;
-    let controller = lab.start_controller_with(&["run", "--trial", "4s"])?;
+    let controller = lab.start_controller_with(&["run", "--trial", "6s"])?;
     lab.xdpban(&["block", ATTACKER, "--for", "1h"])?.success()?;
+    let expires_at = lab.blocked(ATTACKER)?["expires_at"].clone();
+    lab.xdpban(&["block", OTHER, "--for", "3s"])?.success()?;
     controller.kill9()?;
     assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?, "until then the gate stands");
-    lab.eventually("the entry lapsed", Duration::from_secs(6), |lab| {
+    lab.eventually("the entry lapsed", Duration::from_secs(10), |lab| {
         lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)
     })?;
+    // The next run takes the block up with the time that it has on record, and no longer one that is over.
+    let controller = lab.start_controller_with(&["run"])?;
+    assert!(controller.output()?.contains("the last trial was cut short"));
+    assert_eq!(lab.targets()?, [ATTACKER]);
+    assert_eq!(lab.blocked(ATTACKER)?["expires_at"], expires_at);
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    assert!(lab.login_ok(Side::Bystander)?);
+    controller.kill9()?;
+    // That was no trial: what stands in the kernel is the blocks' own again.
+    let controller = lab.start_controller_with(&["run"])?;
+    assert_eq!(controller.output()?.matches("the last trial was cut short").count(), 1);
+    assert_eq!(lab.blocked(ATTACKER)?["expires_at"], expires_at);
+    Ok(())
+}
+
+#[test]
+fn a_trial_that_is_killed_and_begun_again_keeps_the_whole_time_on_record() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.write_config(&lab.config())?;
+    let controller = lab.start_controller_with(&["run", "--trial", "1m"])?;
+    lab.xdpban(&["block", ATTACKER])?.success()?;
+    lab.blocked(ATTACKER)?;
+    controller.kill9()?;
+    let _controller = lab.start_controller_with(&["run", "--trial", "1m"])?;
+    assert!(lab.blocked(ATTACKER)?["expires_at"].is_null(), "until unblocked");
+    lab.xdpban(&["confirm"])?.success()?;
+    assert!(lab.blocked(ATTACKER)?["expires_at"].is_null());
     Ok(())
 }

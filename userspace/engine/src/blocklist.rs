@@ -1,5 +1,10 @@
 //! What is blocked, until when, and what gives way when a table is full.
 //!
+//! A target can have a block of each strictness at a time. The strictest is in force, unless the target lies in a network
+//! with a stricter one; the others rest, and come into force again when nothing stricter is left. Thus what befalls an
+//! address is the strictest of all that was asked for it, although the kernel has one entry for a target and goes by the
+//! most specific one. Those at rest count with the others in what a table may hold.
+//!
 //! The kernel keeps single addresses and /64s apart from other prefixes, and IPv4 apart from IPv6: four tables, each with
 //! a capacity of its own. A full table gives up the block that would expire first; permanent blocks never give way.
 //!
@@ -15,14 +20,25 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 
 use crate::change::Block;
+use crate::measure::Strictness;
 use crate::policy::Limits;
 use crate::target::Target;
 use crate::time::Mono;
 
-/// A block in force.
+/// What one block is told from others by.
+pub(crate) type Key = (Target, Strictness);
+
+/// The key of a block.
+pub(crate) fn key(block: &Block) -> Key {
+    (block.target, block.measure.strictness())
+}
+
+/// A block, in force or at rest.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) block: Block,
+    /// Whether it rests, for the sake of a stricter one.
+    pub(crate) rests: bool,
     /// Since when the kernel has had it; none until it said so.
     pub(crate) effective: Option<Mono>,
     /// Whether room has been made in the kernel's table for it once already.
@@ -41,13 +57,13 @@ pub(crate) struct Full {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Blocklist {
-    entries: HashMap<Target, Entry>,
+    entries: HashMap<Key, Entry>,
     tables: [Table; 4],
     limits: Limits,
     /// The lengths of prefix in use for either family, the longest first, with how many blocks have each.
     lengths: [Vec<(u8, u32)>; 2],
     /// Those that let some packets through.
-    partial: BTreeSet<Target>,
+    partial: BTreeSet<Key>,
     stamps: u64,
 }
 
@@ -56,7 +72,7 @@ struct Table {
     len: u32,
     /// The blocks of the table that expire.
     expiring: usize,
-    heap: BinaryHeap<Reverse<(Mono, u64, Target)>>,
+    heap: BinaryHeap<Reverse<(Mono, u64, Key)>>,
 }
 
 /// Which table holds a target.
@@ -85,62 +101,80 @@ impl Blocklist {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Block> {
-        self.entries.values().map(|entry| &entry.block)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
     }
 
-    pub(crate) fn get(&self, target: &Target) -> Option<&Entry> {
-        self.entries.get(target)
+    pub(crate) fn get(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
     }
 
-    pub(crate) fn entry(&mut self, target: &Target) -> Option<&mut Entry> {
-        self.entries.get_mut(target)
+    pub(crate) fn entry(&mut self, key: &Key) -> Option<&mut Entry> {
+        self.entries.get_mut(key)
     }
 
-    /// The blocks that `address` lies in, the most specific first.
+    /// The blocks of `target`, the strictest first.
+    pub(crate) fn of(&self, target: Target) -> impl Iterator<Item = &Entry> {
+        Strictness::ALL.into_iter().filter_map(move |strictness| self.entries.get(&(target, strictness)))
+    }
+
+    /// The blocks that `address` lies in, the most specific first, and of each target the strictest first.
     pub(crate) fn covering(&self, address: IpAddr) -> impl Iterator<Item = &Entry> {
         let [v4, v6] = &self.lengths;
         let lengths = if address.is_ipv4() { v4 } else { v6 };
-        lengths.iter().filter_map(move |&(len, _)| self.entries.get(&Target::prefix(address, len)))
+        lengths.iter().flat_map(move |&(len, _)| self.of(Target::prefix(address, len)))
     }
 
-    /// The blocks within the prefix `block`, itself not among them, that are weaker than it. The kernel goes by the most
-    /// specific one.
-    pub(crate) fn weaker_within(&self, block: &Block) -> Vec<Target> {
+    /// The stricter block for whose sake `block` is to rest.
+    pub(crate) fn stricter(&self, block: &Block) -> Option<&Block> {
+        if block.measure.stops_everything() {
+            return None;
+        }
+        let target = block.target;
+        self.covering(target.address())
+            .map(|entry| &entry.block)
+            .filter(|other| other.target.prefix_len() <= target.prefix_len())
+            .find(|other| other.measure.is_stricter_than(&block.measure))
+    }
+
+    /// The blocks of the target of `block` and of those within it that are weaker than `block`.
+    pub(crate) fn weaker(&self, block: &Block) -> Vec<Key> {
         let prefix = block.target;
-        let within = self.partial.range(prefix..).take_while(|target| prefix.contains(target.address()));
-        let weaker = |target: &&Target| {
-            target.prefix_len() > prefix.prefix_len()
-                && self.get(target).is_some_and(|entry| block.measure.is_stricter_than(&entry.block.measure))
-        };
-        within.filter(weaker).copied().collect()
+        self.partial
+            .range((prefix, Strictness::Throttle)..)
+            .take_while(|(target, _)| prefix.contains(target.address()))
+            .filter(|(target, strictness)| {
+                target.prefix_len() >= prefix.prefix_len() && *strictness < block.measure.strictness()
+            })
+            .copied()
+            .collect()
     }
 
-    /// Whether `target` can be put in, be it by taking another out.
-    pub(crate) fn has_room(&self, target: &Target) -> Result<(), Full> {
-        let table = &self.tables[table_of(target)];
-        let (capacity, limit) = self.capacity(target);
-        if table.len < capacity || table.expiring > 0 && capacity > 0 || self.entries.contains_key(target) {
+    /// Whether a block can be put in, be it by taking another out.
+    pub(crate) fn has_room(&self, key: &Key) -> Result<(), Full> {
+        let table = &self.tables[table_of(&key.0)];
+        let (capacity, limit) = self.capacity(&key.0);
+        if table.len < capacity || table.expiring > 0 && capacity > 0 || self.entries.contains_key(key) {
             Ok(())
         } else {
             Err(Full { capacity, limit })
         }
     }
 
-    /// Puts a block in, in place of what its target had. Where [`Blocklist::has_room`] said so and the table is full, the
+    /// Puts a block in, in place of the one with its key. Where [`Blocklist::has_room`] said so and the table is full, the
     /// block that would expire first gives way and is returned.
-    pub(crate) fn insert(&mut self, block: Block) -> Option<Block> {
-        let target = block.target;
+    pub(crate) fn insert(&mut self, block: Block) -> Option<Entry> {
+        let (key, target) = (key(&block), block.target);
         let full = self.tables[table_of(&target)].len >= self.capacity(&target).0;
-        let evicted = if full && !self.entries.contains_key(&target) { self.evict(&target) } else { None };
-        let old = self.remove(&target);
+        let evicted = if full && !self.entries.contains_key(&key) { self.evict(&key) } else { None };
+        let old = self.remove(&key);
         self.stamps += 1;
         let stamp = self.stamps;
         let table = &mut self.tables[table_of(&target)];
         table.len += 1;
         if let Some(expiry) = block.expires {
             table.expiring += 1;
-            table.heap.push(Reverse((expiry.mono, stamp, target)));
+            table.heap.push(Reverse((expiry.mono, stamp, key)));
         }
         let lengths = &mut self.lengths[family_of(&target)];
         match lengths.binary_search_by_key(&Reverse(target.prefix_len()), |&(len, _)| Reverse(len)) {
@@ -148,16 +182,18 @@ impl Blocklist {
             Err(place) => lengths.insert(place, (target.prefix_len(), 1)),
         }
         if !block.measure.stops_everything() {
-            self.partial.insert(target);
+            self.partial.insert(key);
         }
         let (effective, retried) = old.map_or((None, false), |old| (old.effective, old.retried));
-        self.entries.insert(target, Entry { block, effective, retried, stamp });
+        let rests = self.stricter(&block).is_some();
+        self.entries.insert(key, Entry { block, rests, effective, retried, stamp });
         evicted
     }
 
-    pub(crate) fn remove(&mut self, target: &Target) -> Option<Entry> {
-        let entry = self.entries.remove(target)?;
-        self.partial.remove(target);
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        let target = &key.0;
+        self.partial.remove(key);
         let table = &mut self.tables[table_of(target)];
         table.len -= 1;
         table.expiring -= usize::from(entry.block.expires.is_some());
@@ -172,29 +208,29 @@ impl Blocklist {
         Some(entry)
     }
 
-    /// Takes out the block that would expire first of the table that `target` belongs to, but never `target` itself.
-    pub(crate) fn evict(&mut self, target: &Target) -> Option<Block> {
-        let heap = &mut self.tables[table_of(target)].heap;
-        let Reverse(mut first) = *heap.peek()?;
-        if first.2 == *target {
-            let own = heap.pop()?;
+    /// Takes out the block that would expire first of the table that `key` belongs to, but never that of `key` itself.
+    pub(crate) fn evict(&mut self, key: &Key) -> Option<Entry> {
+        let table = table_of(&key.0);
+        let Reverse(mut first) = *self.tables[table].heap.peek()?;
+        if first.2 == *key {
+            let own = self.tables[table].heap.pop()?;
             // Below the top there may be stale ones.
-            self.settle(table_of(target));
-            let heap = &mut self.tables[table_of(target)].heap;
+            self.settle(table);
+            let heap = &mut self.tables[table].heap;
             let second = heap.peek().copied();
             heap.push(own);
             first = second?.0;
         }
-        self.remove(&first.2).map(|entry| entry.block)
+        self.remove(&first.2)
     }
 
     /// Takes out a block whose time is over.
-    pub(crate) fn due(&mut self, now: Mono) -> Option<Block> {
+    pub(crate) fn due(&mut self, now: Mono) -> Option<Entry> {
         // Asked before every line, and nothing is due most of the time.
         self.next_due().filter(|due| *due <= now)?;
-        let top = |table: &Table| table.heap.peek().map(|&Reverse((expiry, _, target))| (expiry, target));
-        let (_, target) = self.tables.iter().filter_map(top).min()?;
-        self.remove(&target).map(|entry| entry.block)
+        let top = |table: &Table| table.heap.peek().map(|&Reverse((expiry, _, key))| (expiry, key));
+        let (_, key) = self.tables.iter().filter_map(top).min()?;
+        self.remove(&key)
     }
 
     /// When the next block's time is over.
@@ -203,15 +239,15 @@ impl Blocklist {
     }
 
     /// Changes the capacities. What lies beyond is taken out and returned, as far as it is not permanent.
-    pub(crate) fn set_limits(&mut self, limits: Limits) -> Vec<Block> {
+    pub(crate) fn set_limits(&mut self, limits: Limits) -> Vec<Entry> {
         self.limits = limits;
         let mut evicted = Vec::new();
         for place in 0..self.tables.len() {
-            while let Some(&Reverse((_, _, target))) = self.tables[place].heap.peek() {
-                if self.tables[place].len <= self.capacity(&target).0 {
+            while let Some(&Reverse((_, _, key))) = self.tables[place].heap.peek() {
+                if self.tables[place].len <= self.capacity(&key.0).0 {
                     break;
                 }
-                evicted.extend(self.remove(&target).map(|entry| entry.block));
+                evicted.extend(self.remove(&key));
             }
         }
         evicted
@@ -228,8 +264,8 @@ impl Blocklist {
     /// Takes stale expiries off the top of a heap, and all of them when they are the greater part.
     fn settle(&mut self, table: usize) {
         let Table { heap, expiring, .. } = &mut self.tables[table];
-        let live = |&Reverse((_, stamp, target)): &Reverse<(Mono, u64, Target)>| {
-            self.entries.get(&target).is_some_and(|entry| entry.stamp == stamp)
+        let live = |&Reverse((_, stamp, key)): &Reverse<(Mono, u64, Key)>| {
+            self.entries.get(&key).is_some_and(|entry| entry.stamp == stamp)
         };
         if heap.len() > 2 * *expiring {
             heap.retain(live);
@@ -273,34 +309,43 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// The key of a block of all packets.
+    fn plain(text: &str) -> Key {
+        (target(text), Strictness::Everything)
+    }
+
+    fn target_of(entry: Option<Entry>) -> Option<Target> {
+        entry.map(|entry| entry.block.target)
+    }
+
     #[test]
     fn the_block_that_would_expire_first_gives_way() {
         let mut list = Blocklist::new(Limits { blocks: 2, ..LIMITS });
-        assert_eq!(list.insert(block("203.0.113.1", Some(20))), None);
-        assert_eq!(list.insert(block("203.0.113.2", Some(10))), None);
+        assert_eq!(target_of(list.insert(block("203.0.113.1", Some(20)))), None);
+        assert_eq!(target_of(list.insert(block("203.0.113.2", Some(10)))), None);
         // Another table has room of its own.
-        assert_eq!(list.insert(block("2001:db8::/64", Some(5))), None);
-        let evicted = list.insert(block("203.0.113.3", Some(5))).unwrap();
-        assert_eq!(evicted.target, target("203.0.113.2"));
+        assert_eq!(target_of(list.insert(block("2001:db8::/64", Some(5)))), None);
+        let evicted = list.insert(block("203.0.113.3", Some(5)));
+        assert_eq!(target_of(evicted), Some(target("203.0.113.2")));
         assert_eq!(
-            list.insert(block("203.0.113.3", None)),
+            target_of(list.insert(block("203.0.113.3", None))),
             None,
             "a block in place of its own needs no room"
         );
-        assert_eq!(list.insert(block("203.0.113.4", None)).unwrap().target, target("203.0.113.1"));
+        assert_eq!(target_of(list.insert(block("203.0.113.4", None))), Some(target("203.0.113.1")));
         let full = Full { capacity: 2, limit: "limits.blocks" };
-        assert_eq!(list.has_room(&target("203.0.113.5")), Err(full));
-        assert_eq!(list.has_room(&target("203.0.113.4")), Ok(()));
-        assert_eq!(list.has_room(&target("203.0.113.0/24")), Ok(()));
+        assert_eq!(list.has_room(&plain("203.0.113.5")), Err(full));
+        assert_eq!(list.has_room(&plain("203.0.113.4")), Ok(()));
+        assert_eq!(list.has_room(&plain("203.0.113.0/24")), Ok(()));
     }
 
     #[test]
     fn making_room_spares_the_target_itself() {
         let mut list = Blocklist::new(LIMITS);
         list.insert(block("203.0.113.1", Some(10)));
-        assert_eq!(list.evict(&target("203.0.113.1")), None);
+        assert_eq!(target_of(list.evict(&plain("203.0.113.1"))), None);
         list.insert(block("203.0.113.2", Some(20)));
-        assert_eq!(list.evict(&target("203.0.113.1")).unwrap().target, target("203.0.113.2"));
+        assert_eq!(target_of(list.evict(&plain("203.0.113.1"))), Some(target("203.0.113.2")));
         assert_eq!(list.next_due(), Some(Mono(10)));
     }
 
@@ -313,7 +358,7 @@ mod tests {
             list.insert(block(address, expires));
         }
         let evicted = list.set_limits(Limits { blocks: 1, ..LIMITS });
-        let evicted: Vec<Target> = evicted.iter().map(|block| block.target).collect();
+        let evicted: Vec<Target> = evicted.iter().map(|entry| entry.block.target).collect();
         assert_eq!(evicted, [target("203.0.113.2"), target("203.0.113.1")]);
     }
 
@@ -378,17 +423,17 @@ mod tests {
                         let used = model.keys().filter(|other| table_of(other) == table_of(&target)).count();
                         let full = used >= capacity as usize && !model.contains_key(&target);
                         let first = first_of_table(&model, &target).filter(|_| full);
-                        prop_assert_eq!(list.has_room(&target).is_ok(), !full || first.is_some());
+                        prop_assert_eq!(list.has_room(&(target, Strictness::Everything)).is_ok(), !full || first.is_some());
                         if full && first.is_none() {
                             continue;
                         }
                         let evicted = list.insert(block(&target.to_string(), expires));
-                        prop_assert_eq!(evicted.map(|block| block.target), first);
+                        prop_assert_eq!(target_of(evicted), first);
                         first.map(|first| model.remove(&first));
                         model.insert(target, expires);
                     }
                     Step::Remove(target) => {
-                        prop_assert_eq!(list.remove(&target).is_some(), model.remove(&target).is_some());
+                        prop_assert_eq!(list.remove(&(target, Strictness::Everything)).is_some(), model.remove(&target).is_some());
                     }
                     Step::Pass(time) => {
                         clock += time;
@@ -400,13 +445,13 @@ mod tests {
                             .collect();
                         due.sort_unstable();
                         for (_, target) in due {
-                            prop_assert_eq!(list.due(Mono(now)).map(|block| block.target), Some(target));
+                            prop_assert_eq!(target_of(list.due(Mono(now))), Some(target));
                             model.remove(&target);
                         }
-                        prop_assert_eq!(list.due(Mono(now)), None);
+                        prop_assert!(list.due(Mono(now)).is_none());
                     }
                 }
-                let mut kept: Vec<Target> = list.iter().map(|block| block.target).collect();
+                let mut kept: Vec<Target> = list.iter().map(|entry| entry.block.target).collect();
                 kept.sort_unstable();
                 prop_assert_eq!(kept, model.keys().copied().collect::<Vec<_>>());
                 prop_assert_eq!(list.next_due(), model.values().copied().flatten().min().map(Mono));

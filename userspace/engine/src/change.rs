@@ -232,16 +232,40 @@ impl CommandRun {
     }
 }
 
+/// Where a block stands that is not to be in the gate any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the gate, from which its entry is to be taken.
+    Gate,
+    /// In the gate no longer: another block of the target has taken over its entry, with the counts.
+    TakenOver,
+    /// Nowhere: it rested, or was to rest from the first.
+    Nowhere,
+}
+
 /// A decision to carry out, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Put the entry into the gate, or move its expiry, and record it. The daemon answers with
     /// [`crate::Engine::applied`].
     Block(Box<Block>),
-    /// Take the entry out of the gate and record the end.
+    /// Record that a block rests while a stricter one stands, and have the gate hold it no longer.
+    Rest {
+        /// The block.
+        block: Box<Block>,
+        /// Where it stands.
+        place: Place,
+        /// The target of the stricter one: its own, or a network that it lies in.
+        beneath: Target,
+    },
+    /// Put the entry of a block that rested into the gate again, and record that. Answered as [`Change::Block`] is.
+    Resume(Box<Block>),
+    /// Record the end, and have the gate hold the block no longer.
     Unblock {
         /// The block as it stood.
         block: Box<Block>,
+        /// Where it stands.
+        place: Place,
         /// Why it ended.
         end: End,
         /// More than `end` says, in words: what the kernel answered, what protects the target, what it gave way to.

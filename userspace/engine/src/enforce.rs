@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::blocklist::{Blocklist, Entry, Full};
+use crate::blocklist::{Blocklist, Entry, Full, Key, key};
 use crate::change::{Block, Change, End, Expiry, Origin, Protection, Refusal, Refused};
 use crate::lru::Lru;
 use crate::measure::Measure;
@@ -182,8 +182,8 @@ impl Enforcer {
         self.forget_after = policy.forget_after;
         self.guard.set_allow(policy.allow.clone());
         self.lift_protected();
-        for block in self.blocklist.set_limits(policy.limits) {
-            self.evicted(block, "the table was made smaller".into());
+        for entry in self.blocklist.set_limits(policy.limits) {
+            self.evicted(entry, "the table was made smaller".into());
         }
     }
 
@@ -209,8 +209,12 @@ impl Enforcer {
         self.handle_timeout(now.mono);
         let &Offence { source, response, .. } = offence;
         let (target, protection) = self.aim(source, now);
-        let standing = self.blocklist.get(&target);
-        let measure = standing.map_or(response.measure, |entry| entry.block.measure.and(response.measure));
+        let standing = self.blocklist.of(target).next();
+        // What is weaker stays, beneath what is asked for.
+        let joined = standing
+            .map(|entry| &entry.block)
+            .filter(|block| !response.measure.is_stricter_than(&block.measure));
+        let measure = joined.map_or(response.measure, |block| block.measure.and(response.measure));
         let same_offence = standing.is_some_and(|entry| {
             // What lets packets through is not got past.
             !entry.block.measure.stops_everything()
@@ -224,7 +228,7 @@ impl Enforcer {
             Some(entry) if same_offence && !adopted => entry.block.offences,
             _ => self.offenders.next(&target, Moment::now(now), response.forget_after),
         };
-        let created = standing.map_or(now.wall, |entry| entry.block.created);
+        let created = joined.map_or(now.wall, |block| block.created);
 
         let age = Moment::now(now).since(offence.at);
         let left = |timeout: Duration| match adopted {
@@ -237,11 +241,7 @@ impl Enforcer {
             return Decision::Late { target };
         }
         let mut expires = timeout.map(|timeout| expiry(now, timeout));
-        let suffices = |entry: &&Entry| {
-            let Block { measure, expires: until, .. } = entry.block;
-            measure.is_stricter_than(&response.measure)
-                || measure.and(response.measure) == measure && outlasts(until, expires)
-        };
+        let suffices = |entry: &&Entry| !entry.rests && suffices(&entry.block, response.measure, expires);
         if let Some(Entry { block, .. }) = self.blocklist.covering(source).find(suffices) {
             if !adopted || block.target != target {
                 return Decision::Standing { target: block.target };
@@ -249,8 +249,7 @@ impl Enforcer {
             expires = block.expires;
         }
         // Joined with what stands, it holds for the longer of the two.
-        if let Some(Entry { block, .. }) = standing
-            && !response.measure.is_stricter_than(&block.measure)
+        if let Some(block) = joined
             && outlasts(block.expires, expires)
         {
             expires = block.expires;
@@ -272,14 +271,15 @@ impl Enforcer {
         if let Some(protection) = protection {
             return self.refuse(target, Refusal::Protected(protection), timeout, || block(evidence()), now);
         }
-        if let Err(full) = self.blocklist.has_room(&target) {
+        let key = (target, measure.strictness());
+        if let Err(full) = self.blocklist.has_room(&key) {
             return self.refuse(target, refusal_of(target, full), timeout, || block(evidence()), now);
         }
-        let changed = standing.is_some_and(|entry| entry.block.measure != measure);
+        let changed = joined.is_some_and(|block| block.measure != measure);
         let block = block(evidence());
         self.put(block.clone());
         self.offenders.record(target, offences, Moment::now(now).after(timeout.unwrap_or_default()));
-        if let Some(entry) = self.blocklist.entry(&target).filter(|_| !same_offence || changed) {
+        if let Some(entry) = self.blocklist.entry(&key).filter(|_| !same_offence || changed) {
             entry.effective = None;
         }
         self.counts.blocked += 1;
@@ -287,90 +287,59 @@ impl Enforcer {
         Decision::Block { target, timeout }
     }
 
-    /// Blocks the prefix that `host`, which has just been blocked, lies in, where the response says so and enough others in
-    /// it have been blocked.
-    fn aggregate(&mut self, host: Block, response: &Response, now: &Now) {
-        let Some(aggregate) = response.aggregate else { return };
-        let Some(target) = aggregate.prefix_of(&host.target) else { return };
-        let (at, hosts) = (Moment::now(now), aggregate.hosts as usize);
-        let within: Vec<Target> = self.offenders.within(target, hosts, at, response.forget_after).collect();
-        if within.len() < hosts {
-            return;
-        }
-        let standing = self.blocklist.get(&target).map(|entry| &entry.block);
-        let offences = match standing {
-            Some(block) => block.offences,
-            None => self.offenders.next(&target, at, response.forget_after),
-        };
-        let timeout = response.timeout_for(offences);
-        let expires = timeout.map(|timeout| expiry(now, timeout));
-        let suffices = |block: &Block| {
-            block.measure.and(response.measure) == block.measure && outlasts(block.expires, expires)
-        };
-        if standing.is_some_and(suffices) {
-            return;
-        }
-        let block = Block {
-            target,
-            created: standing.map_or(now.wall, |block| block.created),
-            expires,
-            measure: standing.map_or(response.measure, |block| block.measure.and(response.measure)),
-            reason: collateral(&target, &within).into(),
-            offences,
-            ..host
-        };
-        if let Some(protection) = self.protection(&target, now) {
-            self.refuse(target, Refusal::Protected(protection), timeout, || block, now);
-        } else if let Err(full) = self.blocklist.has_room(&target) {
-            self.refuse(target, refusal_of(target, full), timeout, || block, now);
-        } else {
-            self.put(block);
-            self.offenders.record(target, offences, at.after(timeout.unwrap_or_default()));
-            self.counts.blocked += 1;
-        }
-    }
-
-    /// Blocks what an operator asks for. What was blocked already ends when the operator says, be it sooner.
+    /// Blocks what an operator asks for. What was blocked already ends when the operator says, be it sooner; what is
+    /// stricter ends at once, and what is weaker rests.
     pub(crate) fn block(&mut self, request: BlockRequest, now: &Now) -> Result<(), Refusal> {
         self.handle_timeout(now.mono);
         let BlockRequest { target, timeout, measure, reason } = request;
         if let Some(protection) = self.guard.check(&target) {
             return Err(Refusal::Protected(protection));
         }
-        self.blocklist.has_room(&target).map_err(|full| refusal_of(target, full))?;
-        let expires = timeout.map(|timeout| expiry(now, timeout));
-        let block = match self.blocklist.entry(&target) {
-            Some(entry) => Block {
-                expires,
-                measure,
-                rule: None,
-                reason,
-                origin: Origin::Operator,
-                ..entry.block.clone()
-            },
-            None => Block {
-                target,
-                created: now.wall,
-                expires,
-                measure,
-                rule: None,
-                reason,
-                origin: Origin::Operator,
-                offences: self.offenders.next(&target, Moment::now(now), self.forget_after),
-                attempts: 0,
-                users: Vec::new(),
-                evidence: Vec::new(),
-            },
+        let key = (target, measure.strictness());
+        self.blocklist.has_room(&key).map_err(|full| refusal_of(target, full))?;
+        let block = Block {
+            target,
+            created: now.wall,
+            expires: timeout.map(|timeout| expiry(now, timeout)),
+            measure,
+            rule: None,
+            reason,
+            origin: Origin::Operator,
+            offences: self.offenders.next(&target, Moment::now(now), self.forget_after),
+            attempts: 0,
+            users: Vec::new(),
+            evidence: Vec::new(),
         };
+        let block = match self.blocklist.of(target).next().map(|entry| &entry.block) {
+            Some(Block { created, offences, attempts, users, evidence, .. }) => Block {
+                created: if self.blocklist.get(&key).is_some() { *created } else { now.wall },
+                offences: *offences,
+                attempts: *attempts,
+                users: users.clone(),
+                evidence: evidence.clone(),
+                ..block
+            },
+            None => block,
+        };
+        let stricter = |entry: &&Entry| entry.block.measure.is_stricter_than(&measure);
+        let stricter: Vec<Key> =
+            self.blocklist.of(target).filter(stricter).map(|entry| self::key(&entry.block)).collect();
+        for key in stricter {
+            self.remove(&key, End::Lifted, None);
+        }
         self.put(block);
         Ok(())
     }
 
     pub(crate) fn unblock(&mut self, target: &Target, end: End, now: &Now) -> bool {
-        let Some(entry) = self.blocklist.remove(target) else { return false };
+        let mut keys: Vec<Key> = self.blocklist.of(*target).map(|entry| key(&entry.block)).collect();
+        // The strictest last, so that none that ends comes into force before.
+        keys.reverse();
+        for key in &keys {
+            self.remove(key, end, None);
+        }
         self.offenders.ended(target, Moment::now(now));
-        self.changes.push_back(Change::Unblock { block: Box::new(entry.block), end, detail: None });
-        true
+        !keys.is_empty()
     }
 
     /// Lifts the narrowest block of `source` that `origin` asked for; those of others stay. Returns what was blocked.
@@ -383,15 +352,15 @@ impl Enforcer {
     ) -> Option<Target> {
         self.handle_timeout(now.mono);
         let theirs = |entry: &&Entry| entry.block.origin == origin;
-        let target = self.blocklist.covering(source).find(theirs)?.block.target;
-        let entry = self.blocklist.remove(&target)?;
-        self.offenders.ended(&target, Moment::now(now));
-        self.end(entry.block, End::Lifted, Some(why));
-        Some(target)
+        let key = key(&self.blocklist.covering(source).find(theirs)?.block);
+        self.remove(&key, End::Lifted, Some(why));
+        self.offenders.ended(&key.0, Moment::now(now));
+        Some(key.0)
     }
 
-    pub(crate) fn applied(&mut self, target: &Target, result: Applied, now: &Now) {
-        let Some(entry) = self.blocklist.entry(target) else { return };
+    pub(crate) fn applied(&mut self, block: &Block, result: Applied, now: &Now) {
+        let key = key(block);
+        let Some(entry) = self.blocklist.entry(&key) else { return };
         let why = match result {
             Applied::Done => {
                 entry.effective.get_or_insert(now.mono);
@@ -401,8 +370,8 @@ impl Enforcer {
             Applied::TableFull if !entry.retried => {
                 entry.retried = true;
                 let block = Box::new(entry.block.clone());
-                if let Some(first) = self.blocklist.evict(target) {
-                    self.evicted(first, format!("it made room for {target}").into());
+                if let Some(first) = self.blocklist.evict(&key) {
+                    self.evicted(first, format!("it made room for {}", block.target).into());
                     self.changes.push_back(Change::Block(block));
                     return;
                 }
@@ -411,36 +380,40 @@ impl Enforcer {
             Applied::TableFull => "the kernel's table is full".into(),
             Applied::Failed(why) => why,
         };
-        if let Some(entry) = self.blocklist.remove(target) {
-            self.counts.failed += 1;
-            if entry.block.origin.is_by_rule() {
-                self.offenders.take_back(target);
-            }
-            let (block, detail) = (Box::new(entry.block), Some(why));
-            self.changes.push_back(Change::Unblock { block, end: End::Failed, detail });
+        self.counts.failed += 1;
+        if block.origin.is_by_rule() {
+            self.offenders.take_back(&block.target);
         }
+        self.remove(&key, End::Failed, Some(why));
     }
 
     pub(crate) fn restore(&mut self, blocks: Vec<Block>, offenders: Vec<(Target, Offender)>, now: &Now) {
         for (target, offender) in offenders {
             self.offenders.restore(target, offender, now);
         }
+        let mut kept = Vec::with_capacity(blocks.len());
         for mut block in blocks {
             if let Some(expiry) = &mut block.expires {
                 // The monotonic clock may have begun anew since; and a wall clock that was set back must not make a block
                 // longer than it ever was.
                 let left = expiry.wall.since(now.wall).min(expiry.wall.since(block.created));
                 if left.is_zero() {
-                    self.end(block, End::Expired, None);
+                    self.over(block, End::Expired, None);
                     continue;
                 }
                 *expiry = self::expiry(now, left);
             }
-            if let Some(protection) = self.guard.check(&block.target) {
-                self.end(block, End::Protected, Some(protection.to_string().into()));
-            } else if let Err(full) = self.blocklist.has_room(&block.target) {
+            match self.guard.check(&block.target) {
+                Some(protection) => self.over(block, End::Protected, Some(protection.to_string().into())),
+                None => kept.push(block),
+            }
+        }
+        // What rests does so from the first.
+        kept.sort_by_key(|block| std::cmp::Reverse(block.measure.strictness()));
+        for block in kept {
+            if let Err(full) = self.blocklist.has_room(&key(&block)) {
                 let why = refusal_of(block.target, full).to_string().into();
-                self.end(block, End::Failed, Some(why));
+                self.over(block, End::Failed, Some(why));
             } else {
                 self.put(block);
             }
@@ -448,8 +421,8 @@ impl Enforcer {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Mono) {
-        while let Some(block) = self.blocklist.due(now) {
-            self.end(block, End::Expired, None);
+        while let Some(entry) = self.blocklist.due(now) {
+            self.end(entry, End::Expired, None);
         }
     }
 
@@ -462,17 +435,26 @@ impl Enforcer {
     }
 
     pub(crate) fn block_of(&self, target: &Target) -> Option<&Block> {
-        self.blocklist.get(target).map(|entry| &entry.block)
+        self.blocklist.of(*target).next().map(|entry| &entry.block)
     }
 
     pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
-        self.blocklist.iter()
+        self.blocklist.iter().filter(|entry| !entry.rests).map(|entry| &entry.block)
+    }
+
+    pub(crate) fn resting(&self) -> impl Iterator<Item = &Block> {
+        self.blocklist.iter().filter(|entry| entry.rests).map(|entry| &entry.block)
+    }
+
+    pub(crate) fn resting_at(&self, address: IpAddr) -> impl Iterator<Item = &Block> {
+        self.blocklist.covering(address).filter(|entry| entry.rests).map(|entry| &entry.block)
     }
 
     /// The block in force that `address` lies in.
     pub(crate) fn blocking(&self, address: IpAddr, now: &Now) -> Option<&Block> {
-        let in_force = |block: &&Block| block.expires.is_none_or(|expiry| expiry.mono > now.mono);
-        self.blocklist.covering(address).map(|entry| &entry.block).find(in_force)
+        let in_force =
+            |entry: &&Entry| !entry.rests && entry.block.expires.is_none_or(|expiry| expiry.mono > now.mono);
+        self.blocklist.covering(address).find(in_force).map(|entry| &entry.block)
     }
 
     pub(crate) fn check(&self, address: IpAddr, now: &Now) -> Standing<'_> {
@@ -494,7 +476,7 @@ impl Enforcer {
     fn aim(&self, source: IpAddr, now: &Now) -> (Target, Option<Protection>) {
         let narrow = Target::exact(source);
         let wide = if source.is_ipv4() { narrow } else { Target::prefix(source, self.ipv6_prefix) };
-        if let Some(target) = [wide, narrow].into_iter().find(|target| self.blocklist.get(target).is_some()) {
+        if let Some(target) = [wide, narrow].into_iter().find(|target| self.block_of(target).is_some()) {
             return (target, None);
         }
         match self.protection(&wide, now) {
@@ -510,22 +492,6 @@ impl Enforcer {
             let logins = self.protect_logins.then_some(&self.logins)?;
             logins.check(target, Moment::now(now))
         })
-    }
-
-    /// Puts in a block for which there is room, be it by taking another out.
-    fn put(&mut self, block: Block) {
-        let target = block.target;
-        if let Some(first) = self.blocklist.insert(block.clone()) {
-            self.evicted(first, format!("it made room for {target}").into());
-        }
-        let weaker = self.blocklist.weaker_within(&block);
-        self.changes.push_back(Change::Block(Box::new(block)));
-        for weaker in weaker {
-            if let Some(entry) = self.blocklist.remove(&weaker) {
-                let why = format!("{target}, in which it lies, has a stricter measure");
-                self.end(entry.block, End::Lifted, Some(why.into()));
-            }
-        }
     }
 
     fn refuse(
@@ -545,25 +511,6 @@ impl Enforcer {
         }
         Decision::Refused { target, because }
     }
-
-    fn evicted(&mut self, block: Block, why: Arc<str>) {
-        self.counts.evicted += 1;
-        self.end(block, End::Evicted, Some(why));
-    }
-
-    fn end(&mut self, block: Block, end: End, detail: Option<Arc<str>>) {
-        self.changes.push_back(Change::Unblock { block: Box::new(block), end, detail });
-    }
-
-    fn lift_protected(&mut self) {
-        let protections: Vec<Protection> =
-            self.blocklist.iter().filter_map(|block| self.guard.check(&block.target)).collect();
-        for protection in protections {
-            if let Some(entry) = self.blocklist.remove(&protection.target) {
-                self.end(entry.block, End::Protected, Some(protection.to_string().into()));
-            }
-        }
-    }
 }
 
 fn expiry(now: &Now, timeout: Duration) -> Expiry {
@@ -574,28 +521,15 @@ fn refusal_of(target: Target, full: Full) -> Refusal {
     Refusal::Full { target, capacity: full.capacity, limit: full.limit }
 }
 
-/// Why a prefix is blocked: who in it attacked, and who is blocked with them.
-fn collateral(prefix: &Target, hosts: &[Target]) -> String {
-    const NAMED: usize = 8;
-    let mut names: Vec<String> = hosts.iter().take(NAMED).map(Target::to_string).collect();
-    if hosts.len() > NAMED {
-        names.push("…".to_owned());
-    }
-    let bits = if prefix.address().is_ipv4() { 32 } else { 128 };
-    let addresses = match bits - prefix.prefix_len() {
-        small @ ..=32 => (1u64 << small).to_string(),
-        large => format!("2^{large}"),
-    };
-    format!(
-        "{} sources within {prefix} attacked: {}; all {addresses} addresses of it are blocked with them",
-        hosts.len(),
-        names.join(", ")
-    )
-}
-
 /// What is left of a timeout for a line of this age.
 fn time_left(timeout: Duration, age: Duration) -> Duration {
     if age <= LATE { timeout } else { timeout.saturating_sub(age) }
+}
+
+/// Whether `block` does already what `measure` until `expires` would.
+fn suffices(block: &Block, measure: Measure, expires: Option<Expiry>) -> bool {
+    block.measure.is_stricter_than(&measure)
+        || block.measure.and(measure) == block.measure && outlasts(block.expires, expires)
 }
 
 /// Whether a block that ends at `standing` need not be moved to `wanted`.
@@ -606,3 +540,6 @@ fn outlasts(standing: Option<Expiry>, wanted: Option<Expiry>) -> bool {
         (Some(standing), Some(wanted)) => standing.mono.after(WORTHWHILE) >= wanted.mono,
     }
 }
+
+mod aggregate;
+mod rest;

@@ -275,15 +275,15 @@ impl Engine {
         self.enforcer.block(request, &now)
     }
 
-    /// Ends the block of exactly `target`; false where there is none.
+    /// Ends the blocks of exactly `target`, also those that rest; false where there are none.
     pub fn unblock(&mut self, target: &Target, end: End, now: Now) -> bool {
         self.enforcer.unblock(target, end, &now)
     }
 
-    /// Takes the kernel's answer to a [`Change::Block`]. A block that it did not take is removed and ends as
+    /// Takes the kernel's answer to a [`Change::Block`] or [`Change::Resume`]. A block that it did not take is removed and ends as
     /// [`End::Failed`]; when its table was full, the block that would expire first gives way and it is tried once more.
-    pub fn applied(&mut self, target: &Target, result: Applied, now: Now) {
-        self.enforcer.applied(target, result, &now);
+    pub fn applied(&mut self, block: &Block, result: Applied, now: Now) {
+        self.enforcer.applied(block, result, &now);
     }
 
     /// Takes over what the store kept. Blocks go on with what is left of their time by the wall clock, and are to be put
@@ -358,12 +358,22 @@ impl Engine {
         self.enforcer.next_change().or_else(|| self.runs.next_change())
     }
 
-    /// What is blocked, in no order.
+    /// What is blocked, in no order: what is to stand in the gate, a block for a target.
     pub fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.enforcer.blocks()
     }
 
-    /// The block of exactly `target`.
+    /// The blocks that rest while stricter ones stand, in no order.
+    pub fn resting(&self) -> impl Iterator<Item = &Block> {
+        self.enforcer.resting()
+    }
+
+    /// The blocks that rest and that `address` lies in, the most specific first.
+    pub fn resting_at(&self, address: IpAddr) -> impl Iterator<Item = &Block> {
+        self.enforcer.resting_at(address.to_canonical())
+    }
+
+    /// The strictest block of exactly `target`.
     pub fn block_of(&self, target: &Target) -> Option<&Block> {
         self.enforcer.block_of(target)
     }

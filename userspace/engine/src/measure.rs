@@ -23,6 +23,22 @@ pub enum Action {
     Throttle(Rate),
 }
 
+/// How strict a measure is, whatever its ports and rates are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Strictness {
+    /// Packets beyond a rate are dropped.
+    Throttle,
+    /// All packets of a scope are dropped.
+    Part,
+    /// Every packet is dropped.
+    Everything,
+}
+
+impl Strictness {
+    /// Each of them, the strictest first.
+    pub const ALL: [Strictness; 3] = [Strictness::Everything, Strictness::Part, Strictness::Throttle];
+}
+
 /// How many packets pass: a bucket of tokens, of which each packet takes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
@@ -47,9 +63,8 @@ pub struct Scope {
 pub struct Ports([u16; Ports::MAX]);
 
 impl Measure {
-    /// What holds where this stands for a target and `wanted` is to hold for it, too, since a target has one measure at a
-    /// time. Dropping everything is stricter than dropping some, and that stricter than throttling; the stricter one
-    /// holds. Two of the same strictness are joined: the packets of both are meant, at the lower rate.
+    /// What holds where this stands for a target and `wanted` is to hold for it, too: the stricter one. Two of the same
+    /// strictness are joined: the packets of both are meant, at the lower rate.
     pub fn and(self, wanted: Measure) -> Measure {
         match self.strictness().cmp(&wanted.strictness()) {
             Ordering::Less => wanted,
@@ -77,11 +92,12 @@ impl Measure {
         *self == Measure::default()
     }
 
-    fn strictness(&self) -> u8 {
+    /// How strict it is.
+    pub fn strictness(&self) -> Strictness {
         match self.action {
-            Action::Block if self.scope.is_everything() => 2,
-            Action::Block => 1,
-            Action::Throttle(_) => 0,
+            Action::Block if self.scope.is_everything() => Strictness::Everything,
+            Action::Block => Strictness::Part,
+            Action::Throttle(_) => Strictness::Throttle,
         }
     }
 }

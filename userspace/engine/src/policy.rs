@@ -63,6 +63,16 @@ pub struct Response {
     pub forget_after: Duration,
     /// When a whole prefix is blocked; none: never.
     pub aggregate: Option<Aggregate>,
+    /// On which hosts that is done.
+    pub location: Location,
+}
+
+/// On which hosts a response is carried out. Wazuh knows others, too: its manager, one of its agents, all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Location {
+    /// On the host that the controller runs on.
+    #[default]
+    Local,
 }
 
 /// When rules block a whole prefix: so many targets in it are blocked by rules, or were and are not forgotten.
@@ -101,6 +111,7 @@ impl Default for Response {
             repeat_offenders: Vec::new(),
             forget_after: FORGET_AFTER,
             aggregate: None,
+            location: Location::Local,
         }
     }
 }

@@ -110,8 +110,8 @@ fn ten_million_sources_take_no_more_memory_than_the_first_million() {
         let outcome = engine.handle(&record, text.as_bytes(), now);
         assert!(outcome.source.is_some(), "{text}");
         while let Some(change) = engine.next_change() {
-            if let Change::Block(block) = change {
-                engine.applied(&block.target, Applied::Done, now);
+            if let Change::Block(block) | Change::Resume(block) = change {
+                engine.applied(&block, Applied::Done, now);
             }
         }
         now.mono = now.mono.after(Duration::from_millis(1));

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
+use xdpban_engine::change::Change;
 use xdpban_engine::record::{Format, Record};
 use xdpban_engine::time::Now;
 use xdpban_engine::{Applied, Decision, Engine};
@@ -184,8 +185,8 @@ fn understand(
 /// Answers the engine as a gate would that takes everything, so that what is blocked stays blocked for its time.
 fn settle(engine: &mut Engine, now: Now) {
     while let Some(change) = engine.next_change() {
-        if let xdpban_engine::change::Change::Block(block) = change {
-            engine.applied(&block.target, Applied::Done, now);
+        if let Change::Block(block) | Change::Resume(block) = change {
+            engine.applied(&block, Applied::Done, now);
         }
     }
 }

@@ -54,6 +54,13 @@ fn text(show: &Show) -> String {
                 human::bytes(entry.dropped_bytes)
             ),
         );
+        for resting in &show.resting {
+            let what = measure(resting).unwrap_or_else(|| resting.action.clone());
+            field(
+                "at rest",
+                format!("{what} of {}, because of {}, {}", resting.target, why(resting), left(resting)),
+            );
+        }
         text.push_str(&table.render());
     }
     if !show.evidence.is_empty() {

@@ -47,6 +47,7 @@ pub(super) const RESPONSE: Keys = Keys {
         "repeat_offenders",
         "forget_after",
         "aggregate",
+        "location",
         "command",
         "name",
         "user",
@@ -57,6 +58,7 @@ pub(super) const RESPONSE: Keys = Keys {
         "mail",
         "webhook",
         "digest",
+        "retry",
     ],
 };
 pub(super) const AGGREGATE: Keys = Keys { table: "aggregate", names: &["v4", "v6", "hosts"] };

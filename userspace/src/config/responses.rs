@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 use xdpban_engine::glob::Glob;
 use xdpban_engine::measure::{Action, Measure, Ports, Rate, Scope};
-use xdpban_engine::policy::Aggregate;
+use xdpban_engine::policy::{Aggregate, Location};
 use xdpban_engine::rules::RuleId;
 use xdpban_engine::target::Target;
 
@@ -28,6 +28,7 @@ pub(super) struct RawResponse {
     /// None: as long as other offenders.
     pub(super) forget_after: Option<Duration>,
     pub(super) aggregate: Option<Aggregate>,
+    pub(super) location: Location,
     pub(super) command: Option<RawCommand>,
     pub(super) kind: Kind,
     pub(super) place: Place,
@@ -68,6 +69,7 @@ fn response(section: &Section<'_>, faults: &mut Faults) -> RawResponse {
         repeat_offenders,
         forget_after: section.value("forget_after", faults, values::duration),
         aggregate: aggregate(section, faults),
+        location: section.value("location", faults, location).unwrap_or_default(),
         command: commands::command(section, kind, faults),
         kind,
         place: section.place.clone(),
@@ -104,6 +106,19 @@ fn aggregate(section: &Section<'_>, faults: &mut Faults) -> Option<Aggregate> {
     }
     let hosts = section.value("hosts", faults, |v| values::whole(v, 2..=MOST_HOSTS))?;
     Some(Aggregate { v4, v6, hosts })
+}
+
+/// The words are Wazuh's.
+fn location(value: &DeValue<'_>) -> Result<Location, String> {
+    const LOCATIONS: [(&str, Option<Location>); 4] =
+        [("local", Some(Location::Local)), ("server", None), ("defined-agent", None), ("all", None)];
+    values::choice(value, &LOCATIONS)?.ok_or_else(|| {
+        let asked = value.as_str().unwrap_or_default();
+        format!(
+            "`{asked}` cannot be served: xdpban acts on the host that it runs on alone, which is \"local\"; write the \
+             response into the configuration of each host that is to act"
+        )
+    })
 }
 
 /// So many hosts can be asked for before their network is blocked.

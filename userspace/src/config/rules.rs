@@ -332,6 +332,7 @@ impl Definitions {
             repeat_offenders: raw.repeat_offenders,
             forget_after: raw.forget_after.unwrap_or(forget_after),
             aggregate: raw.aggregate,
+            location: raw.location,
         }
     }
 

@@ -295,6 +295,15 @@ fn single_faults() {
             "[[response]]\nrules = []\ngroups = []",
             "1: this response selects nothing; give it `rules`, `groups` or `level`",
         ),
+        (
+            "[[response]]\nlevel = 3\nlocation = \"all\"",
+            "3: `location`: `all` cannot be served: xdpban acts on the host that it runs on alone, which is \"local\"; write the \
+             response into the configuration of each host that is to act",
+        ),
+        (
+            "[[response]]\nlevel = 3\nlocation = \"locale\"",
+            "3: `location`: `locale` is unknown; did you mean `local`?",
+        ),
         ("[[response]]\nlevel = 16", "2: `level`: expected a whole number from 0 to 15, found 16"),
         (
             "[[response]]\nrules = [\"5710\"]",

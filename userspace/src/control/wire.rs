@@ -193,6 +193,8 @@ pub struct Show {
     pub because: String,
     /// The entry that covers it.
     pub entry: Option<Entry>,
+    /// What rests while that stands, and comes into force again when nothing stricter is left.
+    pub resting: Vec<Entry>,
     /// The log lines that led to the entry.
     pub evidence: Vec<String>,
     /// What was done about it before, oldest first.

@@ -200,6 +200,11 @@ impl Daemon {
             verdict: verdict_of(block, verdict, self.enforcing()).to_owned(),
             because,
             entry: block.map(|block| entry(block, counted.as_ref(), self.enforcing(), &now)),
+            resting: self
+                .engine
+                .resting_at(address)
+                .map(|block| self::entry(block, None, self.enforcing(), &now))
+                .collect(),
             evidence: block.iter().flat_map(|block| &block.evidence).map(|line| line.to_string()).collect(),
             incidents: Vec::new(),
         });
@@ -280,7 +285,8 @@ impl Daemon {
         let given = given(request.reason.as_deref());
         let mut done = wire::Done::default();
         if request.all {
-            let targets: Vec<Target> = self.engine.blocks().map(|block| block.target).collect();
+            let blocks = self.engine.resting().chain(self.engine.blocks());
+            let targets: Vec<Target> = blocks.map(|block| block.target).collect();
             for target in &targets {
                 done.done += usize::from(self.engine.unblock(target, End::Lifted, now));
             }

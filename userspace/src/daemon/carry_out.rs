@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xdpban_engine::Applied;
-use xdpban_engine::change::{Block, Change, End, Origin, Refused};
+use xdpban_engine::change::{Block, Change, End, Origin, Place, Refused};
 use xdpban_engine::measure::Action;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Now};
@@ -15,7 +15,7 @@ use super::Daemon;
 use super::trial::Trial;
 use crate::clock;
 use crate::error::chain;
-use crate::gate::{Insertion, Reconciled};
+use crate::gate::{Entry, Insertion, Reconciled};
 use crate::human;
 use crate::store::Write;
 
@@ -57,6 +57,7 @@ impl Daemon {
             // Changes of one kind that follow each other go to the kernel in one call.
             for run in changes.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
                 self.block(run, cause);
+                self.rest(run, cause);
                 self.unblock(run, cause);
                 self.refuse(run);
                 self.order_commands(run);
@@ -67,11 +68,15 @@ impl Daemon {
     fn block(&mut self, run: &[Change], cause: Cause<'_>) {
         let blocks: Vec<&Block> = run
             .iter()
-            .filter_map(|change| if let Change::Block(block) = change { Some(&**block) } else { None })
+            .filter_map(|change| match change {
+                Change::Block(block) | Change::Resume(block) => Some(&**block),
+                _ => None,
+            })
             .collect();
         if blocks.is_empty() {
             return;
         }
+        let resumes = matches!(run, [Change::Resume(_), ..]);
         let insertions: Vec<Insertion> = blocks.iter().map(|block| insertion(block, self.trial)).collect();
         let mut left_out = self.gate.insert(&insertions).into_iter().peekable();
         let now = clock::now();
@@ -84,16 +89,28 @@ impl Daemon {
                 Some(_) => Applied::TableFull,
             };
             if applied == Applied::Done {
-                // What was restored is on record as it was.
-                if !matches!(cause, Cause::Restore) || block.origin == Origin::Adopted {
-                    self.writes.push(Write::Blocked { block: block.clone(), at: now.wall, took, uid });
+                let restored = matches!(cause, Cause::Restore) && block.origin != Origin::Adopted;
+                // What was restored is on record as it was, save that it may have rested.
+                if resumes || restored && !block.measure.stops_everything() {
+                    self.writes.push(Write::Resumed {
+                        block: block.clone(),
+                        at: now.wall,
+                        from: self.counts_of(block),
+                    });
+                } else if !restored {
+                    let from = self.counts_of(block);
+                    self.writes.push(Write::Blocked { block: block.clone(), at: now.wall, took, uid, from });
                 }
                 taken.push(block);
             }
-            self.engine.applied(&block.target, applied, now);
+            self.engine.applied(block, applied, now);
         }
         if let Cause::Restore = cause {
             log::info!("restored: {}", human::counted(taken.len() as u64, "block"));
+        } else if resumes {
+            log_run(&taken, "in force again", |block| {
+                format!("{} is in force again for {}", block.measure, block.target)
+            });
         } else {
             let dry_run = if self.enforcing() { "" } else { "dry run: " };
             log_run(&taken, &format!("{dry_run}blocked"), |block| {
@@ -115,22 +132,69 @@ impl Daemon {
         }
     }
 
-    fn unblock(&mut self, run: &[Change], cause: Cause<'_>) {
-        let ended: Vec<(&Block, End, &Option<Arc<str>>)> = run
+    fn rest(&mut self, run: &[Change], cause: Cause<'_>) {
+        // A controller may have been killed before it took the entry out.
+        let left_behind = |block: &Block| {
+            matches!(cause, Cause::Restore)
+                && self.gate.entry(&block.target).is_some_and(|entry| entry.measure == block.measure)
+        };
+        let resting: Vec<(&Block, Place, Target)> = run
             .iter()
             .filter_map(|change| match change {
-                Change::Unblock { block, end, detail } => Some((&**block, *end, detail)),
-                Change::Block(_) | Change::Refused(_) | Change::Run(_) => None,
+                Change::Rest { block, beneath, .. } if left_behind(block) => {
+                    Some((&**block, Place::Gate, *beneath))
+                }
+                Change::Rest { block, place, beneath } => Some((&**block, *place, *beneath)),
+                _ => None,
             })
             .collect();
-        if ended.is_empty() {
-            return;
-        }
-        let targets: Vec<Target> = ended.iter().map(|(block, ..)| block.target).collect();
-        let entries = self.gate.remove(&targets);
+        let counts = self.leave(resting.iter().map(|(block, place, _)| (*block, *place)));
         let at = clock::now().wall;
-        for ((block, end, detail), entry) in ended.iter().zip(entries) {
-            let (packets, bytes) = entry.map_or((0, 0), |entry| (entry.packets, entry.bytes));
+        let uid = if let Cause::Operator { uid, .. } = cause { Some(uid) } else { None };
+        for ((block, place, beneath), (packets, bytes)) in resting.iter().zip(counts) {
+            // What was restored is on record as it was; what never was in force is not on record yet.
+            if *place == Place::Nowhere && !matches!(cause, Cause::Restore) {
+                let block = (*block).clone();
+                self.writes.push(Write::Blocked { block, at, took: None, uid, from: (0, 0) });
+            }
+            let beneath = *beneath;
+            self.writes.push(Write::Rests { block: (*block).clone(), at, beneath, packets, bytes });
+        }
+        log_run(&resting, "at rest beneath stricter blocks", |(block, _, beneath)| {
+            format!("{} for {} rests while {beneath} has a stricter block", block.measure, block.target)
+        });
+    }
+
+    /// Takes out of the gate what is not to stand in it any longer; returns the packets and bytes that each has dropped.
+    fn leave<'a>(&mut self, blocks: impl Iterator<Item = (&'a Block, Place)> + Clone) -> Vec<(u64, u64)> {
+        let leaving = blocks.clone().filter(|(_, place)| *place == Place::Gate);
+        let leaving: Vec<Target> = leaving.map(|(block, _)| block.target).collect();
+        let mut removed = self.gate.remove(&leaving).into_iter();
+        blocks
+            .map(|(block, place)| match place {
+                Place::Gate => removed.next().flatten().map_or((0, 0), |entry| (entry.packets, entry.bytes)),
+                Place::TakenOver => self.counts_of(block),
+                Place::Nowhere => (0, 0),
+            })
+            .collect()
+    }
+
+    /// The packets and bytes that the entry of a block's target has counted.
+    fn counts_of(&self, block: &Block) -> (u64, u64) {
+        self.gate.entry(&block.target).map_or((0, 0), |entry| (entry.packets, entry.bytes))
+    }
+
+    fn unblock(&mut self, run: &[Change], cause: Cause<'_>) {
+        let ended: Vec<(&Block, Place, End, &Option<Arc<str>>)> = run
+            .iter()
+            .filter_map(|change| match change {
+                Change::Unblock { block, place, end, detail } => Some((&**block, *place, *end, detail)),
+                _ => None,
+            })
+            .collect();
+        let counts = self.leave(ended.iter().map(|(block, place, ..)| (*block, *place)));
+        let at = clock::now().wall;
+        for ((block, _, end, detail), (packets, bytes)) in ended.iter().zip(counts) {
             let (uid, reason) = match (end, cause) {
                 (End::Lifted, Cause::Operator { uid, reason: None }) => {
                     (Some(uid), Some(format!("by uid {uid}")))
@@ -150,9 +214,17 @@ impl Daemon {
                 uid,
             });
         }
-        log_run(&ended, "unblocked", |(block, end, detail)| match detail {
-            Some(detail) => format!("unblocked {}: {}, {detail}", block.target, end.name()),
-            None => format!("unblocked {}: {}", block.target, end.name()),
+        log_run(&ended, "unblocked", |(block, place, end, detail)| {
+            let what = match place {
+                Place::Gate => format!("unblocked {}", block.target),
+                Place::TakenOver | Place::Nowhere => {
+                    format!("{} for {} is over", block.measure, block.target)
+                }
+            };
+            match detail {
+                Some(detail) => format!("{what}: {}, {detail}", end.name()),
+                None => format!("{what}: {}", end.name()),
+            }
         });
     }
 
@@ -198,7 +270,8 @@ impl Daemon {
             }
             left -= 1;
             recorded.insert(target, entry.packets);
-            self.writes.push(Write::Counts { target, packets: entry.packets, bytes: entry.bytes, at });
+            let Entry { measure, packets, bytes, .. } = entry;
+            self.writes.push(Write::Counts { target, strictness: measure.strictness(), packets, bytes, at });
         }
         self.counted = recorded;
     }

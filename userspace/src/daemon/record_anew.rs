@@ -13,8 +13,14 @@ impl Daemon {
         self.set_aside = Some(why);
         self.record_config(true, None);
         let at = clock::now().wall;
-        let in_force = self.engine.blocks().cloned();
-        self.writes.extend(in_force.map(|block| Write::Blocked { block, at, took: None, uid: None }));
+        let in_force = self.engine.blocks().chain(self.engine.resting()).cloned();
+        self.writes.extend(in_force.map(|block| Write::Blocked {
+            block,
+            at,
+            took: None,
+            uid: None,
+            from: (0, 0),
+        }));
         self.writes.extend(self.allowlist.writes());
         self.store.record(self.writes.drain(..));
         self.store.record(self.sources.positions());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use xdpban_engine::change::{Block, End, Expiry, Origin};
-use xdpban_engine::measure::{Action, Measure};
+use xdpban_engine::measure::{Action, Measure, Strictness};
 use xdpban_engine::policy::{Aggregate, Policy, Response};
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Now};
@@ -72,7 +72,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     // Whoever lacks these lacks the rest, too, and should hear of the cause first.
     gate::check_privileges()?;
     let server = Server::open(&config.paths.runtime)?;
-    let (store, kept, set_aside) = open_store(&config)?;
+    let (mut store, kept, set_aside) = open_store(&config)?;
     let migrated = store.migrated();
     let signals = Signals::listen().map_err(io("listen for signals"))?;
     let watcher = host::Watcher::new()?;
@@ -91,7 +91,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     let mut engine = Engine::new(config.policy.clone());
     engine.set_allowed_by_hand(allowlist.networks());
     engine.set_host(&addresses);
-    let (in_force, ended) = in_force(kept.in_force, &gate, &now);
+    let (in_force, ended) = in_force(kept.in_force, &gate, kept.on_trial, &now);
     engine.restore(in_force, kept.offenders, now);
     engine.restore_runs(super::commands::standing(kept.commands, &config.paths.state, &now), now);
     let (runner, outcomes) =
@@ -104,6 +104,12 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     }
     engine.retain_sessions(super::is_sshd);
 
+    let trial = options.trial.map(|length| Trial::new(length, &now));
+    if let Some(length) = options.trial {
+        // On disk before the first entry is cut to the trial's length.
+        let act = Act::TrialBegan { for_s: length.as_secs() };
+        store.write(&[Write::Act { at: now.wall, uid: None, act }])?;
+    }
     let (health_sender, health) = mpsc::channel(HEALTH);
     let (reports_sender, reports) = mpsc::channel(REPORTS);
     let (calls_sender, calls) = mpsc::channel(CALLS);
@@ -114,7 +120,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
         gate,
         allowlist,
         dry_run: options.dry_run,
-        trial: options.trial.map(|length| Trial::new(length, &now)),
+        trial,
         trial_failed: false,
         interfaces: Interfaces::default(),
         sources,
@@ -150,6 +156,10 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     };
     // The tables are filled before the program stands on an interface, so that it never passes what is blocked.
     daemon.carry_out(Cause::Restore);
+    if kept.on_trial && daemon.trial.is_none() {
+        log::warn!("the last trial was cut short; what was blocked then has its whole time again");
+        daemon.act(None, Act::TrialCutShort {});
+    }
     daemon.attach()?;
     let sources = sources_of(&daemon.config);
     daemon.record_start(&sources, migrated);
@@ -304,6 +314,8 @@ struct Kept {
     allowed: Vec<Allowed>,
     /// What the last controller was configured with.
     settings: Option<Vec<String>>,
+    /// Whether it was on trial: then the entries that it left in the gate end with that, and not at their own time.
+    on_trial: bool,
 }
 
 impl Kept {
@@ -319,6 +331,7 @@ impl Kept {
             commands: store.commands(&now)?,
             allowed: store.allowed()?,
             settings: store.last_settings()?,
+            on_trial: store.on_trial()?,
         };
         Ok((store, kept))
     }
@@ -349,23 +362,28 @@ fn offenders(store: &Store, policy: &Policy, now: &Now) -> Result<Vec<(Target, O
         .collect())
 }
 
-/// What is in force, and what to record of blocks that are no longer. While the tables live, they say what is blocked and
-/// until when, and the store says why; after a reboot the store alone knows.
-fn in_force(recorded: Vec<Block>, gate: &Gate, now: &Now) -> (Vec<Block>, Vec<Write>) {
-    let mut standing: HashMap<Target, Entry> = gate.entries().collect();
-    let (mut blocks, mut ended) = (Vec::new(), Vec::new());
+/// What is in force or rests, and what to record of blocks that do neither. While the tables live, they say what is blocked and
+/// until when, and the store says why and what rests; after a reboot the store alone knows. Of a trial the store says until when,
+/// too.
+fn in_force(recorded: Vec<Block>, gate: &Gate, on_trial: bool, now: &Now) -> (Vec<Block>, Vec<Write>) {
+    let key = |target, measure: Measure| (target, measure.strictness());
+    let entries = gate.entries().map(|(target, entry)| (key(target, entry.measure), entry));
+    let mut standing: HashMap<(Target, Strictness), Entry> = entries.collect();
+    let (mut blocks, mut without_entry) = (Vec::new(), Vec::new());
     for mut block in recorded {
-        match standing.remove(&block.target) {
+        match standing.remove(&key(block.target, block.measure)) {
             Some(entry) => {
-                block.expires = expiry(&entry, now);
+                if !on_trial {
+                    block.expires = expiry(&entry, now);
+                }
                 block.measure = entry.measure;
                 blocks.push(block);
             }
-            None if gate.took_over() => ended.push(gone(block, now)),
+            None if gate.took_over() => without_entry.push(block),
             None => blocks.push(block),
         }
     }
-    blocks.extend(standing.into_iter().map(|(target, entry)| Block {
+    blocks.extend(standing.into_iter().map(|((target, _), entry)| Block {
         target,
         created: now.wall,
         expires: expiry(&entry, now),
@@ -378,7 +396,30 @@ fn in_force(recorded: Vec<Block>, gate: &Gate, now: &Now) -> (Vec<Block>, Vec<Wr
         users: Vec::new(),
         evidence: Vec::new(),
     }));
-    (blocks, ended)
+    let strictest = strictest(&blocks);
+    let (resting, gone): (Vec<Block>, Vec<Block>) =
+        without_entry.into_iter().partition(|block| rests(block, &strictest));
+    blocks.extend(resting);
+    (blocks, gone.into_iter().map(|block| ended(block, now)).collect())
+}
+
+/// The strictest block of each target.
+fn strictest(blocks: &[Block]) -> HashMap<Target, Strictness> {
+    let mut strictest = HashMap::with_capacity(blocks.len());
+    for block in blocks {
+        let strictness = block.measure.strictness();
+        let known = strictest.entry(block.target).or_insert(strictness);
+        *known = strictness.max(*known);
+    }
+    strictest
+}
+
+/// Whether `block` has no entry since a stricter one stands, of its target or of a network that this lies in.
+fn rests(block: &Block, strictest: &HashMap<Target, Strictness>) -> bool {
+    let target = block.target;
+    let networks = (0..=target.prefix_len()).map(|length| Target::prefix(target.address(), length));
+    let stricter = |network| strictest.get(&network).is_some_and(|it| *it > block.measure.strictness());
+    !block.measure.stops_everything() && networks.into_iter().any(stricter)
 }
 
 fn expiry(entry: &Entry, now: &Now) -> Option<Expiry> {
@@ -387,7 +428,7 @@ fn expiry(entry: &Entry, now: &Now) -> Option<Expiry> {
 
 /// The end of a block that the store holds for live and the gate does not have: the controller was killed before it was
 /// recorded, or someone else took the entry out.
-fn gone(block: Block, now: &Now) -> Write {
+fn ended(block: Block, now: &Now) -> Write {
     let is_over = block.expires.is_some_and(|expiry| expiry.mono <= now.mono);
     let (end, reason) = if is_over {
         (End::Expired, None)

@@ -1,7 +1,8 @@
 //! A run on trial: unless an operator confirms it in time, everything is taken off the host again.
 //!
 //! While it lasts no entry in the kernel outlives it, so that nothing stays blocked for longer even if the controller is
-//! killed. On record, blocks have their whole time.
+//! killed. On record, blocks have their whole time: when a trial has begun by the record and its end is not there, a start
+//! takes the ends of blocks from the record and not from the kernel.
 
 use std::time::Duration;
 
@@ -81,7 +82,6 @@ impl Daemon {
             "on trial: in {} everything is taken off this host again, unless `xdpban confirm` comes before",
             human::duration(left.saturating_add(Duration::from_millis(500)))
         );
-        self.act(None, Act::TrialBegan { for_s: wire::seconds_up(left) });
     }
 }
 

@@ -380,6 +380,7 @@ fn response_of(draft: &mut Draft, ossec: &Ossec, response: &Response, known: Opt
     if let Some(level) = level {
         draft.key("level", &level.to_string());
     }
+    draft.key("location", &draft::text("local"));
     let timeout = selected.timeout.filter(|_| defined.is_none_or(|command| command.timeout_allowed));
     match timeout {
         Some(timeout) => {
@@ -500,10 +501,12 @@ mod tests {
                 "rules = [5710]",
                 "groups = [\"authentication_failures\", \"exploit_attempt\"]",
                 "level = 10",
+                "location = \"local\"",
                 "timeout = \"10m\"",
                 "repeat_offenders = [\"30m\", \"1h\", \"2h\"]",
                 "[[response]]",
                 "level = 12",
+                "location = \"local\"",
                 "[allow]",
                 "networks = [\"127.0.0.1\", \"192.0.2.0/24\"]",
             ]
@@ -548,6 +551,7 @@ mod tests {
                 "[[response]]",
                 "rules = [31151]",
                 "groups = [\"web\"]",
+                "location = \"local\"",
                 "timeout = \"1m\"",
             ]
         );

@@ -37,6 +37,10 @@ pub(super) fn told(record: &Record, body: &Value) -> Told {
         "trial.began" => format!("began a trial of {}", seconds(number("for_s"))),
         "trial.confirmed" => "confirmed the trial".to_owned(),
         "trial.ended" => "nobody confirmed the trial: everything was taken off".to_owned(),
+        "trial.cut-short" => {
+            "the trial was cut short by the end of its controller: blocks have their whole time again"
+                .to_owned()
+        }
         "config.read" if texts(&body["changes"]).is_empty() => return Told::Nothing,
         "config.read" | "config.changed" => return Told::Change(configuration(record, body)),
         "config.refused" => {

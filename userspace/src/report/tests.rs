@@ -53,7 +53,7 @@ fn block(target: &str, begin: i64) -> Block {
 }
 
 fn blocked(block: &Block, took: Duration) -> Write {
-    Write::Blocked { block: block.clone(), at: block.created, took: Some(took), uid: None }
+    Write::Blocked { block: block.clone(), at: block.created, took: Some(took), uid: None, from: (0, 0) }
 }
 
 fn ended(block: &Block, end: End, packets: u64) -> Write {
@@ -125,7 +125,13 @@ fn eventful() -> TempDir {
         act(2 * DAY, None, Act::Stopped { version: "0" }),
         started(2 * DAY + 3600),
         blocked(&v6, Duration::from_millis(3)),
-        Write::Blocked { block: by_hand.clone(), at: by_hand.created, took: None, uid: Some(0) },
+        Write::Blocked {
+            block: by_hand.clone(),
+            at: by_hand.created,
+            took: None,
+            uid: Some(0),
+            from: (0, 0),
+        },
         act(
             3 * DAY,
             Some(0),

@@ -89,6 +89,8 @@ pub enum Act {
     TrialConfirmed {},
     /// Nobody confirmed the trial.
     TrialEnded {},
+    /// The controller of the trial had gone before its end; blocks have the ends that are on record again.
+    TrialCutShort {},
     /// An operator took the gate off the host.
     Detached {
         /// The interfaces that it stood on.
@@ -145,6 +147,7 @@ impl Act {
             Act::TrialBegan { .. } => "trial.began",
             Act::TrialConfirmed {} => "trial.confirmed",
             Act::TrialEnded {} => "trial.ended",
+            Act::TrialCutShort {} => "trial.cut-short",
             Act::Detached { .. } => "operator.detach",
             Act::StoreSetAside { .. } => "store.set_aside",
             Act::StoreMigrated { .. } => "store.migrated",
@@ -187,6 +190,15 @@ pub(super) fn last_settings(connection: &Connection) -> rusqlite::Result<Option<
     let body: Option<String> = connection.query_row(find, [], |row| row.get(0)).optional()?;
     // One that cannot be read has been tampered with, and is for `verify-record` to tell of.
     Ok(body.and_then(|body| serde_json::from_str::<Body>(&body).ok()).map(|body| body.settings))
+}
+
+/// Whether a trial has begun and not been brought to an end.
+pub(super) fn on_trial(connection: &Connection) -> rusqlite::Result<bool> {
+    // By the index of acts alone, and by the order in which they were written, which a clock that is set cannot change.
+    let find = "SELECT kind, max(seq) FROM records INDEXED BY records_by_time
+         WHERE incident IS NULL AND kind IN ('trial.began', 'trial.confirmed', 'trial.ended', 'trial.cut-short')";
+    let latest: Option<String> = connection.query_row(find, [], |row| row.get(0))?;
+    Ok(latest.is_some_and(|kind| kind == "trial.began"))
 }
 
 /// The time before a start in which nobody watched.

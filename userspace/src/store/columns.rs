@@ -51,6 +51,12 @@ impl<'a> Columns<'a> {
         self.set("expires_at", block.expires.map(|expiry| expiry.wall.0));
     }
 
+    /// Adds what the block's entry had counted when it came into force: what is dropped is counted from there.
+    pub(super) fn set_read(&mut self, (packets, bytes): (u64, u64)) {
+        self.set("read_packets", Value::Unrecorded(count(packets).into()));
+        self.set("read_bytes", Value::Unrecorded(count(bytes).into()));
+    }
+
     /// Adds the target.
     pub(super) fn set_target(&mut self, target: &Target) {
         self.set("target", target.to_string());

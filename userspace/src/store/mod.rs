@@ -233,6 +233,14 @@ impl Store {
         tables::allowed(&self.connection).map_err(|source| self.unread(source))
     }
 
+    /// Whether the last controller was on trial, and neither confirmed nor at the end of it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn on_trial(&self) -> Result<bool, StoreError> {
+        act::on_trial(&self.connection).map_err(|source| self.unread(source))
+    }
+
     /// The settings that the last controller ran by, as [`Act::Config`] has them; none where no record tells of them.
     ///
     /// # Errors

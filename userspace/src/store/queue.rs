@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::oneshot;
+use xdpban_engine::measure::Strictness;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Wall;
 
@@ -31,7 +32,7 @@ pub(super) struct Queue {
     /// How many batches were taken out so far.
     taken: u64,
     /// The latest of each. They go with the last batch, behind the beginning of the block that they are of.
-    counts: HashMap<Target, (u64, u64, Wall)>,
+    counts: HashMap<Target, (Strictness, u64, u64, Wall)>,
     /// As many as there are streams. They tell of what is on disk, and go with any batch.
     streams: HashMap<String, i64>,
     given_up: u64,
@@ -105,16 +106,18 @@ impl Queue {
                 }
                 return;
             }
-            Write::Counts { target, packets, bytes, at } => {
+            Write::Counts { target, strictness, packets, bytes, at } => {
                 if self.counts.len() < BOUND || self.counts.contains_key(&target) {
-                    self.counts.insert(target, (packets, bytes, at));
+                    self.counts.insert(target, (strictness, packets, bytes, at));
                 } else {
                     self.given_up += 1;
                 }
                 return;
             }
             // Its readings end with it, and must not pass for those of the target's next block.
-            Write::Ended { ref block, .. } => {
+            Write::Ended { ref block, .. }
+            | Write::Rests { ref block, .. }
+            | Write::Resumed { ref block, .. } => {
                 self.counts.remove(&block.target);
             }
             Write::Streamed { name, seq } => {
@@ -170,8 +173,8 @@ impl Queue {
         if self.batches.is_empty() {
             let targets: Vec<Target> = self.counts.keys().take(BATCH).copied().collect();
             for target in targets {
-                if let Some((packets, bytes, at)) = self.counts.remove(&target) {
-                    writes.push_back(Write::Counts { target, packets, bytes, at });
+                if let Some((strictness, packets, bytes, at)) = self.counts.remove(&target) {
+                    writes.push_back(Write::Counts { target, strictness, packets, bytes, at });
                 }
             }
         }
@@ -258,7 +261,7 @@ mod tests {
     }
 
     fn blocked(number: u32) -> Write {
-        Write::Blocked { block: block(number), at: Wall(0), took: None, uid: None }
+        Write::Blocked { block: block(number), at: Wall(0), took: None, uid: None, from: (0, 0) }
     }
 
     fn ended(number: u32) -> Write {
@@ -267,7 +270,13 @@ mod tests {
     }
 
     fn counts(number: u32, packets: u64) -> Write {
-        Write::Counts { target: block(number).target, packets, bytes: 0, at: Wall(0) }
+        Write::Counts {
+            target: block(number).target,
+            strictness: Strictness::Everything,
+            packets,
+            bytes: 0,
+            at: Wall(0),
+        }
     }
 
     fn position(cursor: usize) -> Write {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use xdpban_engine::change::{Block, End};
+use xdpban_engine::target::Target;
 use xdpban_engine::time::{Now, Wall};
 
 use super::chain::Ledger;
@@ -83,8 +84,21 @@ impl Exit {
 }
 
 impl Ran {
+    /// Why it failed, with the last words of the command; none where it did not.
+    fn failure(&self) -> Option<String> {
+        const LONGEST: usize = 200;
+        let failure = self.exit.failure()?;
+        let words = self.output.lines().map(str::trim).rfind(|line| !line.is_empty());
+        Some(match (&self.exit, words) {
+            (Exit::Status(_), Some(words)) => {
+                format!("{failure}: {}", words.chars().take(LONGEST).collect::<String>())
+            }
+            _ => failure,
+        })
+    }
+
     pub(super) fn apply(&self, ledger: &mut Ledger<'_>) -> rusqlite::Result<()> {
-        let failure = self.exit.failure();
+        let failure = self.failure();
         let incident = match &self.why {
             None => None,
             Some(why) => match self.step {
@@ -112,9 +126,20 @@ impl Ran {
         ledger.append(self.at, "command.ran", incident, &body)
     }
 
+    /// The incident of an earlier run for the same target that is not undone yet.
+    fn in_force(&self, connection: &Connection, target: &Target) -> rusqlite::Result<Option<i64>> {
+        connection
+            .prepare_cached(
+                "SELECT id FROM incidents
+                 WHERE target = ?1 AND ifnull(command, '') = ?2 AND outcome = 'in_force'",
+            )?
+            .query_row(params![target.to_string(), &*self.command], |row| row.get(0))
+            .optional()
+    }
+
     fn open(&self, ledger: &mut Ledger<'_>, why: &Block, failure: Option<&str>) -> rusqlite::Result<i64> {
         // The same command for the same source, before it was undone: what it did is what is to be undone.
-        if let Some(id) = write::in_force(ledger.connection, &why.target, Some(&self.command))? {
+        if let Some(id) = self.in_force(ledger.connection, &why.target)? {
             let mut columns = Columns::default();
             columns.set("last_seen", self.at.0);
             columns.set_block(why, self.at);
@@ -150,7 +175,7 @@ impl Ran {
         end: End,
         failure: Option<&str>,
     ) -> rusqlite::Result<Option<i64>> {
-        let id = write::in_force(ledger.connection, &why.target, Some(&self.command))?;
+        let id = self.in_force(ledger.connection, &why.target)?;
         if let Some(id) = id {
             let (outcome, reason) = write::outcome(end);
             let undone = failure.map(|failure| format!("not undone: {failure}"));

@@ -203,10 +203,14 @@ const VERSION_2_REST: &str = "
         WHERE outcome = 'in_force';
 ";
 
-/// Entries that tell all that incidents are asked for by, so that those that are looked through need not be read.
+/// Entries that tell all that incidents are asked for by, so that those that are looked through need not be read. And a target
+/// can have a block of each strictness, of which the weaker ones rest.
 const VERSION_3: &str = "
     DROP INDEX incidents_by_time;
     CREATE INDEX incidents_by_time ON incidents (first_seen, id, rule_id, outcome, key);
+    DROP INDEX incidents_in_force;
+    CREATE UNIQUE INDEX incidents_in_force ON incidents (target, ifnull(command, ''), action, measure IS NULL)
+        WHERE outcome = 'in_force';
 ";
 
 /// The version that this code reads and writes.

@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 use xdpban_engine::change::{End, Expiry, Origin, Protection, Protector, Refusal, Refused};
-use xdpban_engine::measure::Measure;
+use xdpban_engine::measure::{Action, Measure, Ports, Rate, Scope, Strictness};
 use xdpban_engine::rules::{RuleId, RuleRef};
 use xdpban_engine::time::Mono;
 
@@ -51,7 +51,13 @@ fn block(text: &str, seconds: i64) -> Block {
 }
 
 fn blocked(block: &Block) -> Write {
-    Write::Blocked { block: block.clone(), at: wall(0), took: Some(Duration::from_micros(700)), uid: None }
+    Write::Blocked {
+        block: block.clone(),
+        at: wall(0),
+        took: Some(Duration::from_micros(700)),
+        uid: None,
+        from: (0, 0),
+    }
 }
 
 fn ended(block: &Block, end: End, packets: u64) -> Write {
@@ -60,7 +66,13 @@ fn ended(block: &Block, end: End, packets: u64) -> Write {
 }
 
 fn counts(text: &str, packets: u64) -> Write {
-    Write::Counts { target: target(text), packets, bytes: packets.saturating_mul(60), at: wall(20) }
+    Write::Counts {
+        target: target(text),
+        strictness: Strictness::Everything,
+        packets,
+        bytes: packets.saturating_mul(60),
+        at: wall(20),
+    }
 }
 
 fn position(offset: u64) -> Write {
@@ -102,7 +114,9 @@ fn a_block_that_comes_again_is_the_same_incident_until_it_ends() {
     let first = block("203.0.113.7", 100);
     let again = Block { offences: 2, attempts: 9, ..block("203.0.113.7", 600) };
     store.write(&[blocked(&first)]).unwrap();
-    store.write(&[Write::Blocked { block: again.clone(), at: wall(20), took: None, uid: None }]).unwrap();
+    store
+        .write(&[Write::Blocked { block: again.clone(), at: wall(20), took: None, uid: None, from: (0, 0) }])
+        .unwrap();
     let [incident] = &store.incidents(&all(10)).unwrap()[..] else { panic!() };
     assert_eq!((incident.first_seen, incident.last_seen), (wall(0), wall(20)));
     assert_eq!((incident.responded_at, incident.timeout), (Some(wall(0)), Some(Duration::from_secs(580))));
@@ -114,6 +128,72 @@ fn a_block_that_comes_again_is_the_same_incident_until_it_ends() {
     store.write(&[blocked(&first)]).unwrap();
     let outcomes: Vec<_> = store.incidents(&all(10)).unwrap().iter().map(|i| (i.id, i.outcome)).collect();
     assert_eq!(outcomes, [(1, Outcome::Lifted), (2, Outcome::InForce)]);
+}
+
+#[test]
+fn a_weaker_block_rests_with_an_incident_and_counts_of_its_own() {
+    let (directory, mut store) = store();
+    let rate = std::num::NonZeroU32::new(20).unwrap();
+    let throttle = Action::Throttle(Rate { per_second: rate, burst: rate });
+    let ports = Scope { ports: Ports::new(&[22]).unwrap(), new_only: false };
+    let of = |measure, expires| Block { measure, ..block("203.0.113.7", expires) };
+    let throttle = of(Measure { action: throttle, ..Measure::default() }, 600);
+    let part = of(Measure { scope: ports, ..Measure::default() }, 500);
+    let everything = of(Measure::default(), 40);
+    let beneath = everything.target;
+    let rests = |block: &Block, at, packets| {
+        let (block, at) = (block.clone(), wall(at));
+        Write::Rests { block, at, beneath, packets, bytes: packets * 60 }
+    };
+    let resumed = |block: &Block, at, packets| Write::Resumed {
+        block: block.clone(),
+        at: wall(at),
+        from: (packets, packets * 60),
+    };
+    let after = |block: &Block, packets| Write::Blocked {
+        block: block.clone(),
+        at: wall(10),
+        took: None,
+        uid: None,
+        from: (packets, packets * 60),
+    };
+    store.write(&[blocked(&throttle), after(&part, 0), rests(&throttle, 5, 7)]).unwrap();
+    store.write(&[after(&everything, 10), rests(&part, 10, 10), counts("203.0.113.7", 30)]).unwrap();
+    let mut kept = store.in_force(&now()).unwrap();
+    kept.sort_by_key(|block| block.measure.strictness());
+    assert_eq!(kept, [throttle.clone(), part.clone(), everything.clone()]);
+    let [first, second, third] = &store.incidents(&all(10)).unwrap()[..] else { panic!() };
+    let rest = Some("rests while 203.0.113.7 has a stricter block");
+    assert_eq!((first.outcome_reason.as_deref(), first.dropped_packets), (rest, 7));
+    assert_eq!((second.outcome_reason.as_deref(), second.dropped_packets), (rest, 10));
+    assert_eq!((third.outcome_reason.as_deref(), third.dropped_packets), (None, 20));
+    assert!([first, second, third].iter().all(|incident| incident.outcome == Outcome::InForce));
+
+    // A start says again what rests and what does not; nothing is recorded anew.
+    let head = store.head();
+    store.write(&[rests(&throttle, 20, 0), resumed(&everything, 20, 0)]).unwrap();
+    assert_eq!(store.head(), head);
+
+    store.write(&[ended(&part, End::Expired, 0), resumed(&throttle, 50, 45)]).unwrap();
+    store.write(&[ended(&everything, End::Expired, 45), ended(&throttle, End::Lifted, 48)]).unwrap();
+    let counted: Vec<_> =
+        store.incidents(&all(10)).unwrap().iter().map(|i| (i.outcome, i.dropped_packets)).collect();
+    assert_eq!(counted, [(Outcome::Lifted, 10), (Outcome::Expired, 10), (Outcome::Expired, 35)]);
+    let verified = Archive::open(directory.path()).unwrap().verify(&[]).unwrap();
+    assert_eq!(verified.faults, []);
+}
+
+#[test]
+fn a_trial_without_an_end_is_known_by_the_next_start() {
+    let (_directory, mut store) = store();
+    let act = |act| Write::Act { at: wall(0), uid: None, act };
+    assert!(!store.on_trial().unwrap());
+    for end in [Act::TrialConfirmed {}, Act::TrialEnded {}, Act::TrialCutShort {}] {
+        store.write(&[act(Act::TrialBegan { for_s: 60 })]).unwrap();
+        assert!(store.on_trial().unwrap());
+        store.write(&[act(end)]).unwrap();
+        assert!(!store.on_trial().unwrap());
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use xdpban_engine::Login;
 use xdpban_engine::change::{Block, End, Refused};
+use xdpban_engine::measure::Strictness;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Wall;
 
@@ -19,8 +20,8 @@ use crate::source::Position;
 /// One thing to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// The kernel blocks a target. Opens an incident; where one is in force for the target already, that one takes over
-    /// what the block says.
+    /// The kernel blocks a target. Opens an incident; where one of the same strictness is in force for the target already,
+    /// that one takes over what the block says.
     Blocked {
         /// The block.
         block: Block,
@@ -30,6 +31,30 @@ pub enum Write {
         took: Option<Duration>,
         /// The user id of the operator who asked for it.
         uid: Option<u32>,
+        /// The packets and bytes that its entry had counted before, for a weaker block.
+        from: (u64, u64),
+    },
+    /// A block rests while a stricter one stands. Its incident stays open.
+    Rests {
+        /// The block.
+        block: Block,
+        /// Since when.
+        at: Wall,
+        /// The target of the stricter one.
+        beneath: Target,
+        /// The last reading of its counter of dropped packets.
+        packets: u64,
+        /// The last reading of its counter of dropped bytes.
+        bytes: u64,
+    },
+    /// A block that rested is in force again. Nothing where it did not rest.
+    Resumed {
+        /// The block.
+        block: Block,
+        /// Since when.
+        at: Wall,
+        /// The packets and bytes that its entry had counted before, for the stricter block.
+        from: (u64, u64),
     },
     /// A block ended. Closes its incident; where none is in force for the target (the kernel never took the block),
     /// records one that is closed from the start.
@@ -61,6 +86,8 @@ pub enum Write {
     Counts {
         /// The target.
         target: Target,
+        /// How strict the block is.
+        strictness: Strictness,
         /// Packets dropped.
         packets: u64,
         /// Bytes dropped.
@@ -129,7 +156,13 @@ pub enum Write {
 impl Write {
     pub(super) fn apply(&self, ledger: &mut Ledger<'_>) -> rusqlite::Result<()> {
         match self {
-            Write::Blocked { block, at, took, uid } => blocked(ledger, block, *at, *took, *uid),
+            Write::Blocked { block, at, took, uid, from } => blocked(ledger, block, *at, *took, *uid, *from),
+            Write::Rests { block, at, beneath, packets, bytes } => {
+                let strictness = block.measure.strictness();
+                counted(ledger.connection, &block.target, strictness, *packets, *bytes, *at)?;
+                rests(ledger, block, *at, *beneath)
+            }
+            Write::Resumed { block, at, from } => resumed(ledger, block, *at, *from),
             Write::Ended { block, end, at, packets, bytes, reason, uid } => {
                 let at = match (end, block.expires) {
                     // It may be noticed long after: nobody looked while the controller was down.
@@ -139,9 +172,10 @@ impl Write {
                 let (outcome, why) = outcome(*end);
                 let close = Close { outcome, at, reason: reason.as_deref().or(why), uid: *uid };
                 let connection = ledger.connection;
-                match in_force(connection, &block.target, None)? {
+                match in_force(connection, block)? {
                     Some(id) => {
-                        counted(connection, &block.target, *packets, *bytes, at)?;
+                        let strictness = block.measure.strictness();
+                        counted(connection, &block.target, strictness, *packets, *bytes, at)?;
                         close.apply(ledger, id)?;
                     }
                     None => {
@@ -156,8 +190,8 @@ impl Write {
                 let close = Close { outcome: Outcome::Refused, at: *at, reason: Some(&reason), uid: None };
                 closed(ledger, "incident.refused", &refused.block, &close)
             }
-            Write::Counts { target, packets, bytes, at } => {
-                counted(ledger.connection, target, *packets, *bytes, *at)
+            Write::Counts { target, strictness, packets, bytes, at } => {
+                counted(ledger.connection, target, *strictness, *packets, *bytes, *at)
             }
             Write::Ran(ran) => ran.apply(ledger),
             Write::Act { at, uid, act } => act.apply(ledger, *at, *uid),
@@ -186,9 +220,10 @@ fn blocked(
     at: Wall,
     took: Option<Duration>,
     uid: Option<u32>,
+    from: (u64, u64),
 ) -> rusqlite::Result<()> {
     let mut columns = Columns::default();
-    let id = in_force(ledger.connection, &block.target, None)?;
+    let id = in_force(ledger.connection, block)?;
     match id {
         Some(id) => {
             columns.set("last_seen", at.0);
@@ -209,6 +244,7 @@ fn blocked(
             columns.set_block(block, block.created);
             columns.set("line_to_block_us", took.map(micros));
             columns.set("outcome", Outcome::InForce.name());
+            columns.set_read(from);
             open(ledger, "incident.opened", at, &columns)?;
         }
     }
@@ -216,6 +252,35 @@ fn blocked(
         offended(ledger.connection, block, block.expires.map_or(at, |expiry| expiry.wall))?;
     }
     Ok(())
+}
+
+/// Notes that a block rests, in the place of the outcome's reason.
+fn rests(ledger: &mut Ledger<'_>, block: &Block, at: Wall, beneath: Target) -> rusqlite::Result<()> {
+    let Some(id) = in_force(ledger.connection, block)? else { return Ok(()) };
+    let reason = format!("rests while {beneath} has a stricter block");
+    let known = "SELECT outcome_reason FROM incidents WHERE id = ?1";
+    let known: Option<String> = ledger.connection.prepare_cached(known)?.query_row([id], |row| row.get(0))?;
+    if known.as_ref() == Some(&reason) {
+        return Ok(());
+    }
+    let mut columns = Columns::default();
+    columns.set("outcome_reason", reason);
+    columns.update(ledger.connection, id)?;
+    ledger.append(at, "incident.rests", Some(id), &columns.body()?)
+}
+
+/// Notes that a block that rested is in force again, and what its entry counts from.
+fn resumed(ledger: &mut Ledger<'_>, block: &Block, at: Wall, from: (u64, u64)) -> rusqlite::Result<()> {
+    let Some(id) = in_force(ledger.connection, block)? else { return Ok(()) };
+    let rested = "SELECT outcome_reason IS NOT NULL FROM incidents WHERE id = ?1";
+    if !ledger.connection.prepare_cached(rested)?.query_row([id], |row| row.get(0))? {
+        return Ok(());
+    }
+    let mut columns = Columns::default();
+    columns.set("outcome_reason", None::<&str>);
+    columns.set_read(from);
+    columns.update(ledger.connection, id)?;
+    ledger.append(at, "incident.resumed", Some(id), &columns.body()?)
 }
 
 /// Makes an incident of `columns`, and its record.
@@ -292,19 +357,25 @@ impl<'a> Close<'a> {
     }
 }
 
-/// The incident in force for `target`: of its block, or of a command.
-pub(super) fn in_force(
-    connection: &Connection,
-    target: &Target,
-    command: Option<&str>,
-) -> rusqlite::Result<Option<i64>> {
+/// The incident of a block, which is in force or rests.
+fn in_force(connection: &Connection, block: &Block) -> rusqlite::Result<Option<i64>> {
+    let (action, plain) = kind(block.measure.strictness());
     connection
         .prepare_cached(
-            "SELECT id FROM incidents
-             WHERE target = ?1 AND ifnull(command, '') = ?2 AND outcome = 'in_force'",
+            "SELECT id FROM incidents WHERE target = ?1 AND ifnull(command, '') = ''
+             AND action = ?2 AND measure IS NULL = ?3 AND outcome = 'in_force'",
         )?
-        .query_row(params![target.to_string(), command.unwrap_or_default()], |row| row.get(0))
+        .query_row(params![block.target.to_string(), action, plain], |row| row.get(0))
         .optional()
+}
+
+/// How strict a block is, as the index of those in force has it: its action, and whether it is a plain block.
+fn kind(strictness: Strictness) -> (&'static str, bool) {
+    match strictness {
+        Strictness::Everything => ("block", true),
+        Strictness::Part => ("block", false),
+        Strictness::Throttle => ("throttle", false),
+    }
 }
 
 /// The outcome that an end is recorded as, and what it does not say by itself.
@@ -324,10 +395,12 @@ pub(super) fn outcome(end: End) -> (Outcome, Option<&'static str>) {
 fn counted(
     connection: &Connection,
     target: &Target,
+    strictness: Strictness,
     packets: u64,
     bytes: u64,
     at: Wall,
 ) -> rusqlite::Result<()> {
+    let (action, plain) = kind(strictness);
     connection
         .prepare_cached(
             // A sum beyond the greatest integer is a real number, which the table does not take.
@@ -340,11 +413,13 @@ fn counted(
                  last_drop_at = iif(?2 > 0, ?4, last_drop_at),
                  read_packets = ?2,
                  read_bytes = ?3
-             WHERE target = ?1 AND ifnull(command, '') = '' AND outcome = 'in_force' AND read_packets <> ?2",
+             WHERE target = ?1 AND ifnull(command, '') = '' AND action = ?5 AND measure IS NULL = ?6
+                 AND outcome = 'in_force' AND read_packets <> ?2",
         )?
-        .execute(params![target.to_string(), count(packets), count(bytes), at.0])?;
+        .execute(params![target.to_string(), count(packets), count(bytes), at.0, action, plain])?;
     Ok(())
 }
+
 /// Remembers an offender.
 fn offended(connection: &Connection, block: &Block, until: Wall) -> rusqlite::Result<()> {
     connection

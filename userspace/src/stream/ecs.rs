@@ -19,7 +19,8 @@ pub(super) fn line(change: &Changed) -> Option<String> {
     // What is alike for opened and closed ones, and what the types say of them: ECS' own words.
     let (kind, types, outcome) = match change.kind.as_str() {
         "incident.opened" => ("alert", ["denied", "start"].as_slice(), "success"),
-        "incident.extended" => ("alert", ["denied", "info"].as_slice(), "success"),
+        "incident.extended" | "incident.resumed" => ("alert", ["denied", "info"].as_slice(), "success"),
+        "incident.rests" => ("event", ["info"].as_slice(), "success"),
         "incident.ended" => ("event", ["end"].as_slice(), "success"),
         "incident.refused" => ("alert", ["allowed"].as_slice(), "failure"),
         "incident.failed" => ("alert", ["info"].as_slice(), "failure"),
@@ -139,6 +140,10 @@ fn message(kind: &str, target: &str, of: &Columns<'_>) -> String {
     match kind {
         "incident.opened" => format!("{done} {target} {how_long}: {why}"),
         "incident.extended" => format!("{done} {target} further, {how_long}: {why}"),
+        "incident.resumed" => format!("{done} {target} again: {why}"),
+        "incident.rests" => {
+            format!("that {target} is {done} {}", of.text("outcome_reason").unwrap_or_default())
+        }
         "incident.refused" => {
             format!("{target} was left alone: {}", of.text("outcome_reason").unwrap_or_default())
         }

@@ -166,7 +166,8 @@ mod tests {
         changes
             .into_iter()
             .map(|change| match change {
-                Change::Block(block) => format!("block {}", block.target),
+                Change::Block(block) | Change::Resume(block) => format!("block {}", block.target),
+                Change::Rest { block, .. } => format!("rest {}", block.target),
                 Change::Unblock { block, .. } => format!("unblock {}", block.target),
                 Change::Refused(refused) => format!("refuse {}", refused.block.target),
                 Change::Run(run) => {

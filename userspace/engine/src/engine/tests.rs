@@ -4,6 +4,7 @@ mod aggregate;
 mod custom;
 mod detection;
 mod measures;
+mod rest;
 mod shipped;
 mod streams;
 
@@ -11,7 +12,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::*;
-use crate::change::{Expiry, Origin, Protector, Refused};
+use crate::change::{Expiry, Origin, Place, Protector, Refused};
 use crate::decode::Decoders;
 use crate::measure::Measure;
 use crate::policy::{FORGET_AFTER, Limits, Response};
@@ -130,8 +131,8 @@ impl Lab {
     pub(super) fn changes(&mut self) -> Vec<Change> {
         let changes = self.untold();
         for change in &changes {
-            if let Change::Block(block) = change {
-                self.engine.applied(&block.target, Applied::Done, self.now);
+            if let Change::Block(block) | Change::Resume(block) = change {
+                self.engine.applied(block, Applied::Done, self.now);
             }
         }
         changes
@@ -185,7 +186,7 @@ fn the_block(changes: Vec<Change>) -> Block {
 fn ends(changes: &[Change]) -> Vec<(String, End)> {
     let ended = |change: &Change| match change {
         Change::Unblock { block, end, .. } => Some((block.target.to_string(), *end)),
-        Change::Block(_) | Change::Refused(_) | Change::Run(_) => None,
+        _ => None,
     };
     changes.iter().filter_map(ended).collect()
 }
@@ -496,7 +497,7 @@ fn a_protected_neighbour_does_not_shield_a_source() {
 fn refusals(changes: &[Change]) -> Vec<&Refused> {
     let refused = |change: &'_ Change| match change {
         Change::Refused(_) => true,
-        Change::Block(_) | Change::Unblock { .. } | Change::Run(_) => false,
+        _ => false,
     };
     assert!(changes.iter().all(refused), "{changes:#?}");
     changes
@@ -602,8 +603,8 @@ fn an_operators_word_holds() {
 fn a_block_that_the_kernel_did_not_take_is_no_block() {
     let mut lab = Lab::new(policy());
     lab.attempt(EventKind::MaxAttemptsExceeded, A);
-    lab.untold();
-    lab.engine.applied(&target(A), Applied::Failed("no memory".into()), lab.now);
+    let block = the_block(lab.untold());
+    lab.engine.applied(&block, Applied::Failed("no memory".into()), lab.now);
     let changes = lab.untold();
     let [Change::Unblock { end: End::Failed, detail, .. }] = &changes[..] else { panic!("{changes:#?}") };
     assert_eq!(detail.as_deref(), Some("no memory"));
@@ -620,12 +621,12 @@ fn a_full_kernel_table_gets_one_more_try() {
     lab.operator("203.0.113.9", Some(2 * MINUTE)).unwrap();
     lab.changes();
     lab.attempt(EventKind::InvalidUser, A);
-    lab.untold();
-    lab.engine.applied(&target(A), Applied::TableFull, lab.now);
+    let block = the_block(lab.untold());
+    lab.engine.applied(&block, Applied::TableFull, lab.now);
     let changes = lab.untold();
     assert_eq!(ends(&changes), [(B.to_owned(), End::Evicted)]);
     assert!(matches!(&changes[1], Change::Block(block) if block.target == target(A)));
-    lab.engine.applied(&target(A), Applied::TableFull, lab.now);
+    lab.engine.applied(&block, Applied::TableFull, lab.now);
     assert_eq!(ends(&lab.untold()), [(A.to_owned(), End::Failed)]);
     assert!(lab.blocked("203.0.113.9"));
 }

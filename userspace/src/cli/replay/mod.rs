@@ -132,9 +132,9 @@ impl Past {
         let mut changed = false;
         while let Some(change) = self.engine.next_change() {
             changed = true;
-            if let Change::Block(block) = &change {
+            if let Change::Block(block) | Change::Resume(block) = &change {
                 // A gate that takes everything.
-                self.engine.applied(&block.target, Applied::Done, *now);
+                self.engine.applied(block, Applied::Done, *now);
             }
             self.gathered.change(change, now.wall);
         }

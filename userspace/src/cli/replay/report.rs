@@ -10,6 +10,7 @@ use serde::Serialize;
 use xdpban_engine::Counts;
 use xdpban_engine::change::{Block, Change, Refused};
 use xdpban_engine::event::Event;
+use xdpban_engine::measure::Strictness;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Wall;
 
@@ -120,8 +121,8 @@ pub(super) struct User {
 /// What is known so far.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    /// For each block in force its place in `blocks`; none for one beyond the bound.
-    in_force: HashMap<Target, Option<usize>>,
+    /// For each block in force or at rest its place in `blocks`; none for one beyond the bound.
+    in_force: HashMap<(Target, Strictness), Option<usize>>,
     blocks: Vec<Blocked>,
     blocks_total: u64,
     refused: Vec<NotBlocked>,
@@ -179,18 +180,18 @@ impl Gathered {
         match change {
             Change::Block(block) => self.blocked(&block, at),
             Change::Unblock { block, .. } => {
-                self.in_force.remove(&block.target);
+                self.in_force.remove(&(block.target, block.measure.strictness()));
             }
             Change::Refused(refused) => self.refused(&refused, at),
-            // Past logs run nothing.
-            Change::Run(_) => {}
+            // What rests or comes back has been told of; and past logs run nothing.
+            Change::Rest { .. } | Change::Resume(_) | Change::Run(_) => {}
         }
     }
 
     fn blocked(&mut self, block: &Block, at: Wall) {
         self.blocks_total += 1;
         let place = (self.blocks.len() < BLOCKS).then_some(self.blocks.len());
-        self.in_force.insert(block.target, place);
+        self.in_force.insert((block.target, block.measure.strictness()), place);
         if place.is_none() {
             return;
         }
@@ -222,7 +223,8 @@ impl Gathered {
     }
 
     fn block_of(&mut self, target: &Target) -> Option<&mut Blocked> {
-        self.blocks.get_mut((*self.in_force.get(target)?)?)
+        let place = |strictness| self.in_force.get(&(*target, strictness)).copied();
+        self.blocks.get_mut(Strictness::ALL.into_iter().find_map(place)??)
     }
 
     /// The whole report.

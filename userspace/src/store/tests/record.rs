@@ -30,7 +30,7 @@ fn filled() -> (TempDir, Store) {
     writes.push(ended(&block("203.0.113.1", 100), End::Expired, 5));
     writes.push(ended(&block("203.0.113.2", 100), End::Lifted, 0));
     let again = Block { offences: 2, users: vec!["root".into()], ..block("203.0.113.3", 600) };
-    writes.push(Write::Blocked { block: again, at: wall(20), took: None, uid: None });
+    writes.push(Write::Blocked { block: again, at: wall(20), took: None, uid: None, from: (0, 0) });
     writes.push(counts("203.0.113.4", 77));
     let network = target("192.0.2.0/24");
     let (comment, uid) = (Some("the office".to_owned()), Some(1000));
@@ -357,7 +357,7 @@ fn what_is_too_old_is_taken_off_and_the_rest_is_intact() {
         let target = Target::exact(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number.unsigned_abs()).into());
         let at = wall(i64::from(number));
         let block = Block { target, created: at, ..block("10.0.0.0", 1) };
-        writes.push(Write::Blocked { block: block.clone(), at, took: None, uid: None });
+        writes.push(Write::Blocked { block: block.clone(), at, took: None, uid: None, from: (0, 0) });
         // One of a hundred stays.
         if number % 100 != 0 || number == 2000 {
             let (end, reason) = (End::Lifted, None);
@@ -438,7 +438,9 @@ fn the_store_grows_no_larger_than_asked_for() {
 fn incidents_are_found_by_what_is_known_of_them() {
     let (_directory, mut store) = filled();
     let late = Block { created: wall(500), ..block("2001:db8:1:2::/64", 900) };
-    store.write(&[Write::Blocked { block: late, at: wall(501), took: None, uid: Some(0) }]).unwrap();
+    store
+        .write(&[Write::Blocked { block: late, at: wall(501), took: None, uid: Some(0), from: (0, 0) }])
+        .unwrap();
     let found = |query: IncidentQuery| -> Vec<i64> {
         store.incidents(&query).unwrap().iter().map(|incident| incident.id).collect()
     };

@@ -138,16 +138,18 @@ impl Gated {
     fn carry_out(&mut self, answers: &mut impl Iterator<Item = Applied>) {
         while let Some(change) = self.lab.engine.next_change() {
             match change {
-                Change::Block(block) => {
+                Change::Block(block) | Change::Resume(block) => {
                     let result = answers.next().unwrap_or(Applied::Done);
                     if result == Applied::Done {
                         self.gate.insert(block.target, block.expires.map(|expiry| expiry.mono));
                     }
-                    self.lab.engine.applied(&block.target, result, self.lab.now);
+                    self.lab.engine.applied(&block, result, self.lab.now);
                 }
-                Change::Unblock { block, .. } => {
+                Change::Unblock { block, place: Place::Gate, .. }
+                | Change::Rest { block, place: Place::Gate, .. } => {
                     self.gate.remove(&block.target);
                 }
+                Change::Unblock { .. } | Change::Rest { .. } => {}
                 Change::Refused(_) | Change::Run(_) => {}
             }
         }

@@ -1,0 +1,95 @@
+//! How blocks come into force, rest while a stricter one stands, and end: [`crate::blocklist`] tells what rests, and this what
+//! is to be done in the gate and on record when that changes.
+//!
+//! What takes over comes into the gate before what it takes over from goes, so that no packet slips through in between.
+
+use std::sync::Arc;
+
+use super::Enforcer;
+use crate::blocklist::{Entry, Key, key};
+use crate::change::{Block, Change, End, Place, Protection};
+use crate::target::Target;
+
+impl Enforcer {
+    /// Puts in a block for which there is room, be it by taking another out.
+    pub(super) fn put(&mut self, block: Block) {
+        let target = block.target;
+        if let Some(first) = self.blocklist.insert(block.clone()) {
+            self.evicted(first, format!("it made room for {target}").into());
+        }
+        if let Some(stricter) = self.blocklist.stricter(&block) {
+            let (beneath, block) = (stricter.target, Box::new(block));
+            return self.changes.push_back(Change::Rest { block, place: Place::Nowhere, beneath });
+        }
+        let weaker = self.blocklist.weaker(&block);
+        self.changes.push_back(Change::Block(Box::new(block)));
+        for key in weaker {
+            self.rest(&key, target);
+        }
+    }
+
+    /// Has a block rest that is in force, since a stricter one has come.
+    fn rest(&mut self, key: &Key, beneath: Target) {
+        let Some(entry) = self.blocklist.entry(key).filter(|entry| !entry.rests) else { return };
+        entry.rests = true;
+        let place = if key.0 == beneath { Place::TakenOver } else { Place::Gate };
+        let block = Box::new(entry.block.clone());
+        self.changes.push_back(Change::Rest { block, place, beneath });
+    }
+
+    /// Takes out a block, if there is one.
+    pub(super) fn remove(&mut self, key: &Key, end: End, detail: Option<Arc<str>>) {
+        if let Some(entry) = self.blocklist.remove(key) {
+            self.end(entry, end, detail);
+        }
+    }
+
+    /// Ends a block that has been taken out. What rested for its sake alone comes into force again.
+    pub(super) fn end(&mut self, entry: Entry, end: End, detail: Option<Arc<str>>) {
+        let Entry { block, rests, .. } = entry;
+        let mut place = if rests { Place::Nowhere } else { Place::Gate };
+        // What lies beneath one that rests lies beneath what that rests for, too.
+        let weaker = if rests { Vec::new() } else { self.blocklist.weaker(&block) };
+        for key in weaker {
+            if self.resume(&key) && key.0 == block.target {
+                place = Place::TakenOver;
+            }
+        }
+        self.changes.push_back(Change::Unblock { block: Box::new(block), place, end, detail });
+    }
+
+    /// Brings a block into force that rests, unless it has to rest further.
+    fn resume(&mut self, key: &Key) -> bool {
+        let Some(Entry { block, rests: true, .. }) = self.blocklist.get(key) else { return false };
+        let block = Box::new(block.clone());
+        if self.blocklist.stricter(&block).is_some() {
+            return false;
+        }
+        if let Some(entry) = self.blocklist.entry(key) {
+            entry.rests = false;
+        }
+        self.changes.push_back(Change::Resume(block));
+        true
+    }
+
+    /// Ends a block that an earlier controller has put into the gate, and that is not put in here.
+    pub(super) fn over(&mut self, block: Block, end: End, detail: Option<Arc<str>>) {
+        let place = if self.block_of(&block.target).is_some() { Place::TakenOver } else { Place::Gate };
+        self.changes.push_back(Change::Unblock { block: Box::new(block), place, end, detail });
+    }
+
+    pub(super) fn evicted(&mut self, entry: Entry, why: Arc<str>) {
+        self.counts.evicted += 1;
+        self.end(entry, End::Evicted, Some(why));
+    }
+
+    pub(super) fn lift_protected(&mut self) {
+        let protected = |entry: &Entry| Some((key(&entry.block), self.guard.check(&entry.block.target)?));
+        let mut protected: Vec<(Key, Protection)> = self.blocklist.iter().filter_map(protected).collect();
+        // The strictest last, so that none that ends comes into force before.
+        protected.sort_unstable_by_key(|&((_, strictness), _)| strictness);
+        for (key, protection) in protected {
+            self.remove(&key, End::Protected, Some(protection.to_string().into()));
+        }
+    }
+}
