@@ -15,6 +15,7 @@ mod process;
 mod sshd;
 mod syslog;
 mod traffic;
+mod web_server;
 
 pub use client::{Attempt, Login, Outcome, PASSWORD, Session, USERS};
 pub use controller::{CliOutput, Controller};
@@ -23,3 +24,4 @@ pub use lab::Lab;
 pub use log_file::{LogFile, invalid_user_line, sshd_line};
 pub use network::{GATEWAY_V4, GATEWAY_V6, NAME_SERVER, Side};
 pub use traffic::Stream;
+pub use web_server::{Answers, Request, WebServer};

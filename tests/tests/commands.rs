@@ -1,4 +1,4 @@
-//! Commands that answer matches: the user's own, account lockout, notifications.
+//! Commands of the user's own that answer matches.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use xdpban_tests::{Lab, Login, Outcome, PASSWORD, Side};
+use xdpban_tests::{Lab, Side};
 
 const ATTACKER: &str = "10.99.66.66";
 const SOON: Duration = Duration::from_secs(5);
@@ -155,134 +155,5 @@ fn a_command_that_hangs_and_floods_delays_no_block_and_is_killed() -> Result<()>
     // There was room for one and a queue of 64.
     let show = lab.show("10.99.90.100")?;
     assert!(show.to_string().contains("of its runs wait already"), "{show}");
-    Ok(())
-}
-
-/// Gives the host accounts that can be changed: usermod(8) renames files, which it cannot where they are mounts.
-fn own_accounts(lab: &Lab) -> Result<()> {
-    let etc = lab.dir().join("own-etc");
-    lab.sh(&format!("cp -a /etc {0} && mount --bind {0} /etc", etc.display())).map(drop)
-}
-
-fn expiry(lab: &Lab, user: &str) -> Result<String> {
-    let line = lab.sh(&format!("grep '^{user}:' /etc/shadow"))?;
-    Ok(line.trim().to_owned())
-}
-
-fn lockout(lab: &Lab, timeout: &str) -> String {
-    format!(
-        "{}[[response]]\naction = \"lock-account\"\nfailures = 4\nwindow = \"10m\"\ntimeout = \"{timeout}\"\n",
-        lab.config()
-    )
-}
-
-/// Fails to log in as `user` so many times, each from another address.
-fn guess(lab: &Lab, user: &str, times: u8) -> Result<()> {
-    for host in 1..=times {
-        let from = format!("10.99.95.{host}").parse()?;
-        lab.add_address(Side::Attacker, from)?;
-        let outcome = lab.login(Side::Attacker, from, user, &Login::Password("wrong"))?;
-        assert_eq!(outcome, Outcome::Denied);
-    }
-    Ok(())
-}
-
-fn locked(lab: &Lab) -> Result<Value> {
-    Ok(lab.status()?["locked_accounts"].clone())
-}
-
-#[test]
-fn an_account_under_attack_is_locked_and_unlocked_also_after_a_crash() -> Result<()> {
-    let lab = Lab::new()?;
-    own_accounts(&lab)?;
-    let controller = lab.start_controller(&lockout(&lab, "8s"))?;
-    let before = expiry(&lab, "alice")?;
-    assert!(lab.login_ok(Side::Bystander)?);
-    guess(&lab, "alice", 4)?;
-    lab.eventually("alice is locked", SOON, |lab| Ok(expiry(lab, "alice")? != before))?;
-    assert!(!lab.login_ok(Side::Bystander)?, "neither by key");
-    let by_password = Login::Password(PASSWORD);
-    assert_eq!(lab.login(Side::Bystander, Side::Bystander.v4(), "alice", &by_password)?, Outcome::Denied);
-    assert_eq!(lab.login(Side::Bystander, Side::Bystander.v4(), "bob", &by_password)?, Outcome::Accepted);
-    assert_eq!(locked(&lab)?, json!(["alice"]));
-
-    controller.kill9()?;
-    let _controller = lab.start_controller(&lockout(&lab, "8s"))?;
-    lab.eventually("alice is unlocked", Duration::from_secs(15), |lab| Ok(expiry(lab, "alice")? == before))?;
-    assert!(lab.login_ok(Side::Bystander)?);
-    lab.eventually("nobody is locked", SOON, |lab| Ok(locked(lab)? == json!([])))?;
-    Ok(())
-}
-
-#[test]
-fn an_account_is_unlocked_by_hand_as_it_was_and_root_is_never_locked() -> Result<()> {
-    let lab = Lab::new()?;
-    own_accounts(&lab)?;
-    // It is to expire some day, which must not be forgotten.
-    lab.sh("usermod --expiredate 2090-01-01 alice")?;
-    let _controller = lab.start_controller(&lockout(&lab, "1h"))?;
-    let before = expiry(&lab, "alice")?;
-    guess(&lab, "alice", 4)?;
-    lab.eventually("alice is locked", SOON, |lab| Ok(locked(lab)? == json!(["alice"])))?;
-    lab.eventually("alice is locked", SOON, |lab| Ok(expiry(lab, "alice")? != before))?;
-    lab.xdpban(&["unlock", "bob"])?.expect_code(1)?.stderr_has("is not locked by xdpban")?;
-    lab.eventually(
-        "it can be unlocked",
-        SOON,
-        |lab| Ok(lab.xdpban(&["unlock", "alice"])?.code() == Some(0)),
-    )?;
-    lab.eventually("alice is as before", SOON, |lab| Ok(expiry(lab, "alice")? == before))?;
-
-    let root = expiry(&lab, "root")?;
-    guess(&lab, "root", 6)?;
-    lab.has_read_the_log()?;
-    lab.eventually("root is left alone", SOON, |lab| {
-        Ok(fs::read_to_string(lab.dir().join("controller.log"))?.contains("root is left alone: it is root"))
-    })?;
-    assert_eq!(expiry(&lab, "root")?, root);
-    assert_eq!(locked(&lab)?, json!([]));
-    Ok(())
-}
-
-#[test]
-fn what_an_administrator_has_changed_since_is_left() -> Result<()> {
-    let lab = Lab::new()?;
-    own_accounts(&lab)?;
-    let _controller = lab.start_controller(&lockout(&lab, "1h"))?;
-    guess(&lab, "alice", 4)?;
-    let note = lab.dir().join("state/locked-accounts/alice.json");
-    lab.eventually("alice is locked", SOON, |lab| {
-        Ok(note.exists() && expiry(lab, "alice")?.ends_with(":1:"))
-    })?;
-    lab.sh("usermod --expiredate 2031-01-01 alice")?;
-    let changed = expiry(&lab, "alice")?;
-    lab.eventually(
-        "it can be unlocked",
-        SOON,
-        |lab| Ok(lab.xdpban(&["unlock", "alice"])?.code() == Some(0)),
-    )?;
-    lab.eventually("the note is gone", SOON, |_| Ok(!note.exists()))?;
-    assert_eq!(expiry(&lab, "alice")?, changed);
-    Ok(())
-}
-
-#[test]
-fn a_mail_tells_of_an_incident() -> Result<()> {
-    let lab = Lab::new()?;
-    let notes = notebook(&lab)?;
-    let sendmail = script(&lab, "sendmail", &format!("cat > {0}/m; echo \"$@\" >> {0}/m", notes.display()))?;
-    lab.sh(&format!(
-        "touch /run/sendmail; d=/run/sbin; mkdir $d; cp -a /usr/sbin/. $d; cp {} $d/sendmail; \
-        mount --bind $d /usr/sbin",
-        sendmail.display()
-    ))?;
-    let notify = "[[response]]\nrules = [5710]\naction = \"notify\"\nmail = \"root\"\n";
-    let _controller = lab.start_controller(&format!("{}{notify}", lab.config()))?;
-    lab.attack(Side::Attacker.v4())?;
-    let mail = written(&lab, &notes.join("m"))?;
-    lab.blocked(ATTACKER)?;
-    assert!(mail.starts_with("To: root\nSubject: xdpban: rule 5710 because of 10.99.66.66\n"), "{mail}");
-    assert!(mail.contains("\"srcip\": \"10.99.66.66\""), "{mail}");
-    lab.eventually("it is on record", SOON, |lab| Ok(runs(lab)?.iter().any(|run| run["outcome"] == "done")))?;
     Ok(())
 }

@@ -31,6 +31,8 @@ pub struct Command {
     pub time_limit: Duration,
     /// How many may run at once.
     pub at_most: u32,
+    /// After how long it is tried again where it fails, time after time.
+    pub retry: Vec<Duration>,
     /// Over how long events are gathered into one; none: each is told by itself.
     pub digest: Option<Duration>,
 }
@@ -113,7 +115,7 @@ pub(super) struct RawCommand {
 }
 
 /// Keys that go with some actions only, and with which.
-const OF: [(&str, &[Kind]); 17] = [
+const OF: [(&str, &[Kind]); 18] = [
     ("rules", &[Kind::Block, Kind::Throttle, Kind::Run, Kind::Notify]),
     ("groups", &[Kind::Block, Kind::Throttle, Kind::Run, Kind::Notify]),
     ("level", &[Kind::Block, Kind::Throttle, Kind::Run, Kind::Notify]),
@@ -126,11 +128,12 @@ const OF: [(&str, &[Kind]); 17] = [
     ("command", &[Kind::Run]),
     ("user", &[Kind::Run]),
     ("name", &[Kind::Run, Kind::Notify]),
-    ("time_limit", &[Kind::Run]),
+    ("time_limit", &[Kind::Run, Kind::Notify]),
     ("at_most", &[Kind::Run]),
     ("failures", &[Kind::LockAccount]),
     ("window", &[Kind::LockAccount]),
     ("digest", &[Kind::Notify]),
+    ("retry", &[Kind::Notify]),
 ];
 
 /// Notes the keys that do not go with the action.
@@ -168,19 +171,24 @@ fn run(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand> {
         faults.add(&section.place_of("command"), message);
     }
     let own_name = program.rsplit('/').next().unwrap_or(&program).to_owned();
-    let time_limit = section.value("time_limit", faults, values::duration).unwrap_or(TIME_LIMIT);
-    if time_limit > MOST_TIME {
-        faults.add(&section.place_of("time_limit"), "`time_limit`: a command may run for an hour at most");
-    }
     let command = Command {
         name: section.value("name", faults, values::program).unwrap_or(own_name).into(),
         what: What::Own(argv),
         user: section.value("user", faults, values::program).unwrap_or_else(|| NOBODY.to_owned()),
-        time_limit,
+        time_limit: time_limit(section, TIME_LIMIT, faults),
         at_most: section.value("at_most", faults, |v| values::whole(v, 1..=64)).unwrap_or(AT_MOST),
+        retry: Vec::new(),
         digest: None,
     };
     Some(RawCommand { command, lockout: None, guarded: true })
+}
+
+fn time_limit(section: &Section<'_>, default: Duration, faults: &mut Faults) -> Duration {
+    let time_limit = section.value("time_limit", faults, values::duration).unwrap_or(default);
+    if time_limit > MOST_TIME {
+        faults.add(&section.place_of("time_limit"), "`time_limit`: a command may run for an hour at most");
+    }
+    time_limit
 }
 
 fn lock_account(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand> {
@@ -197,6 +205,7 @@ fn lock_account(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand
         time_limit: Duration::from_secs(30),
         // Accounts are changed one after the other, so that two of the last administrators cannot be locked at once.
         at_most: 1,
+        retry: Vec::new(),
         digest: None,
     };
     Some(RawCommand { command, lockout: Some((failures, window)), guarded: false })
@@ -225,13 +234,30 @@ fn notify(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand> {
         name: section.value("name", faults, values::program).unwrap_or_else(|| name.to_owned()).into(),
         what,
         user: NOBODY.to_owned(),
-        time_limit: Duration::from_secs(30),
+        time_limit: time_limit(section, NOTIFY_TIME_LIMIT, faults),
         at_most: 1,
+        retry: retry(section, faults),
         digest: section.value("digest", faults, values::duration),
     };
     Some(RawCommand { command, lockout: None, guarded: false })
 }
 
+/// After how long a notification that failed is tried again, time after time.
+fn retry(section: &Section<'_>, faults: &mut Faults) -> Vec<Duration> {
+    if !section.has("retry") {
+        return RETRY.to_vec();
+    }
+    let waits = section.values("retry", faults, values::duration);
+    if waits.len() > MOST_RETRIES || waits.iter().any(|(_, wait)| *wait > MOST_TIME) {
+        let message = format!("`retry`: at most {MOST_RETRIES} times, and each within an hour");
+        faults.add(&section.place_of("retry"), message);
+    }
+    waits.into_iter().map(|(_, wait)| wait).collect()
+}
+
+const NOTIFY_TIME_LIMIT: Duration = Duration::from_secs(20);
+const RETRY: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+const MOST_RETRIES: usize = 8;
 const NOBODY: &str = "nobody";
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 const MOST_TIME: Duration = Duration::from_secs(3600);

@@ -35,8 +35,8 @@ const WAITING: usize = 64;
 /// Outcomes that may wait for the loop; a command whose outcome waits holds its place.
 const OUTCOMES: usize = 64;
 
-/// After how long a notification that failed is tried again, time after time.
-const RETRIES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+/// How much longer than it may take curl gets, which ends by itself and says what it waited for.
+const FOR_CURL: Duration = Duration::from_secs(5);
 
 /// What came of a run.
 pub struct Outcome {
@@ -166,7 +166,7 @@ impl Worker {
         }
     }
 
-    /// Gathers what is ordered, and tells of it every so often.
+    /// Gathers what is ordered, and tells of it every so often, and when the configuration has it no longer.
     async fn gather(self: Arc<Worker>, mut orders: mpsc::Receiver<Order>, every: Duration) {
         let mut digest = notify::Digest::default();
         let mut tick = tokio::time::interval(every);
@@ -175,20 +175,20 @@ impl Worker {
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Order { event, .. }) => digest.add(&event, clock::now().wall),
-                    None => return,
+                    None => break,
                 },
-                _ = tick.tick() => {
-                    let Some(event) = digest.take(clock::now().wall) else { continue };
-                    // Beside this, so that what comes meanwhile is not held up. A try that takes long is bounded, too.
-                    let worker = Arc::clone(&self);
-                    tokio::spawn(async move {
-                        let ended = worker.run(&event).await;
-                        let ran = ran(&worker.command.name, None, &event, ended);
-                        worker.tell(Outcome { run: None, ran }).await;
-                    });
-                }
+                // Beside this, so that what comes meanwhile is not held up. A try that takes long is bounded, too.
+                _ = tick.tick() => drop(tokio::spawn(Arc::clone(&self).tell_of(digest.take(clock::now().wall)))),
             }
         }
+        self.tell_of(digest.take(clock::now().wall)).await;
+    }
+
+    async fn tell_of(self: Arc<Worker>, digest: Option<Value>) {
+        let Some(event) = digest else { return };
+        let ended = self.run(&event).await;
+        let ran = ran(&self.command.name, None, &event, ended);
+        self.tell(Outcome { run: None, ran }).await;
     }
 
     async fn tell(&self, outcome: Outcome) {
@@ -197,11 +197,7 @@ impl Worker {
     }
 
     async fn run(&self, event: &Value) -> Ended {
-        let retries: &[Duration] = match self.command.what {
-            What::Mail(_) | What::Webhook(_) => &RETRIES,
-            What::Own(_) | What::LockAccount => &[],
-        };
-        for wait in retries {
+        for wait in &self.command.retry {
             let ended = child::run(self.job(event)).await;
             if ended.exit.failure().is_none() {
                 return ended;
@@ -214,6 +210,7 @@ impl Worker {
     fn job(&self, event: &Value) -> Job {
         let words = |words: &[&str]| words.iter().map(OsString::from).collect();
         let line = || format!("{event}\n").into_bytes();
+        let mut time_limit = self.command.time_limit;
         let (argv, input) = match &self.command.what {
             What::Own(argv) => (argv.iter().map(OsString::from).collect(), line()),
             What::LockAccount => {
@@ -222,14 +219,18 @@ impl Worker {
                 (argv, line())
             }
             What::Mail(to) => (words(&[Command::SENDMAIL, "-t", "-oi"]), notify::mail(to, event)),
-            What::Webhook(url) => (words(&[Command::CURL, "--config", "-"]), notify::request(url, event)),
+            What::Webhook(url) => {
+                let request = notify::request(url, event, time_limit);
+                time_limit += FOR_CURL;
+                (words(&[Command::CURL, "--config", "-"]), request)
+            }
         };
         Job {
             argv,
             user: self.command.user.clone(),
             environment: event::environment(event),
             input,
-            time_limit: self.command.time_limit,
+            time_limit,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Notifications: an event as a mail or as the body of a request, and several as one digest.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -29,13 +30,14 @@ pub(super) fn mail(to: &str, event: &Value) -> Vec<u8> {
 }
 
 /// A request, as a configuration of curl(1) for its stdin: so the URL, which may hold a secret, is in no list of processes.
-pub(super) fn request(url: &str, event: &Value) -> Vec<u8> {
+pub(super) fn request(url: &str, event: &Value, time_limit: Duration) -> Vec<u8> {
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     format!(
         "url = {}\nheader = \"Content-Type: application/json\"\ndata-raw = {}\nfail\nsilent\nshow-error\n\
-         max-time = 20\nproto = \"=http,https\"\noutput = \"/dev/null\"\n",
+         max-time = {}\nproto = \"=http,https\"\noutput = \"/dev/null\"\n",
         quoted(url),
-        quoted(&event.to_string())
+        quoted(&event.to_string()),
+        time_limit.as_secs_f64(),
     )
     .into_bytes()
 }
@@ -110,7 +112,11 @@ mod tests {
 
     #[test]
     fn a_request_cannot_be_left_by_what_it_quotes() {
-        let text = request("https://example.org/\"x", &event("203.0.113.7", "a\"\noutput = \"/etc/passwd"));
+        let text = request(
+            "https://example.org/\"x",
+            &event("203.0.113.7", "a\"\noutput = \"/etc/passwd"),
+            Duration::from_secs(20),
+        );
         let text = String::from_utf8(text).unwrap();
         assert!(text.starts_with("url = \"https://example.org/\\\"x\"\n"), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("output")).count(), 1, "{text}");

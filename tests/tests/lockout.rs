@@ -1,0 +1,172 @@
+//! Locking the account that is attacked: `action = "lock-account"`.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use xdpban_tests::{Lab, Login, Outcome, PASSWORD, Side};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Gives the host accounts that can be changed: usermod(8) renames files, which it cannot where they are mounts.
+fn own_accounts(lab: &Lab) -> Result<()> {
+    let etc = lab.dir().join("own-etc");
+    lab.sh(&format!("cp -a /etc {0} && mount --bind {0} /etc", etc.display())).map(drop)
+}
+
+fn expiry(lab: &Lab, user: &str) -> Result<String> {
+    let line = lab.sh(&format!("grep '^{user}:' /etc/shadow"))?;
+    Ok(line.trim().to_owned())
+}
+
+fn lockout(lab: &Lab, timeout: &str) -> String {
+    format!(
+        "{}[[response]]\naction = \"lock-account\"\nfailures = 4\nwindow = \"10m\"\ntimeout = \"{timeout}\"\n",
+        lab.config()
+    )
+}
+
+/// Fails to log in as `user` so many times, each from another address.
+fn guess(lab: &Lab, user: &str, times: u8) -> Result<()> {
+    for host in 1..=times {
+        let from = format!("10.99.95.{host}").parse()?;
+        lab.add_address(Side::Attacker, from)?;
+        let outcome = lab.login(Side::Attacker, from, user, &Login::Password("wrong"))?;
+        assert_eq!(outcome, Outcome::Denied);
+    }
+    Ok(())
+}
+
+fn locked(lab: &Lab) -> Result<Value> {
+    Ok(lab.status()?["locked_accounts"].clone())
+}
+
+#[test]
+fn an_account_under_attack_is_locked_and_unlocked_also_after_a_crash() -> Result<()> {
+    locks_and_unlocks(&Lab::new()?)
+}
+
+/// As distributions have it: sshd asks pam_unix, which reads /etc/shadow.
+#[test]
+fn also_where_sshd_uses_pam() -> Result<()> {
+    let lab = Lab::with_sshd("UsePAM yes\n")?;
+    locks_and_unlocks(&lab)?;
+    let log = lab.log().text()?;
+    assert!(log.contains("pam_unix(sshd:account): account alice has expired"), "{log}");
+    Ok(())
+}
+
+fn locks_and_unlocks(lab: &Lab) -> Result<()> {
+    own_accounts(lab)?;
+    let controller = lab.start_controller(&lockout(lab, "12s"))?;
+    let before = expiry(lab, "alice")?;
+    let by_password = Login::Password(PASSWORD);
+    if let Err(e) = lab.login(Side::Bystander, Side::Bystander.v4(), "alice", &by_password) {
+        panic!("{e} {}", lab.log().text()?)
+    }
+    let login = |user: &str, how: &Login<'_>| lab.login(Side::Bystander, Side::Bystander.v4(), user, how);
+    assert_eq!(login("alice", &by_password)?, Outcome::Accepted);
+    assert!(lab.login_ok(Side::Bystander)?);
+    guess(lab, "alice", 4)?;
+    lab.eventually("alice is locked", SOON, |lab| Ok(expiry(lab, "alice")? != before))?;
+    // sshd hangs up where PAM says no after the password was right.
+    assert_ne!(login("alice", &by_password)?, Outcome::Accepted);
+    assert!(!lab.login_ok(Side::Bystander)?, "neither by key");
+    assert_eq!(login("bob", &by_password)?, Outcome::Accepted);
+    assert_eq!(login("bob", &Login::Key)?, Outcome::Accepted);
+    assert_eq!(locked(lab)?, json!(["alice"]));
+
+    controller.kill9()?;
+    let controller = lab.start_controller(&lockout(lab, "12s"))?;
+    lab.eventually("alice is unlocked", Duration::from_secs(20), |lab| Ok(expiry(lab, "alice")? == before))?;
+    assert!(lab.login_ok(Side::Bystander)?);
+    assert_eq!(login("alice", &by_password)?, Outcome::Accepted);
+    lab.eventually("nobody is locked", SOON, |lab| Ok(locked(lab)? == json!([])))?;
+    lab.eventually("all of it is on record", SOON, |lab| {
+        let incidents = lab.xdpban(&["--json", "incidents", "--user", "alice"])?.json()?;
+        let lockouts = incidents.as_array().into_iter().flatten().filter(|it| it["action"] == "run");
+        let lockouts: Vec<&Value> = lockouts.collect();
+        Ok(matches!(&lockouts[..], [it] if it["outcome"] == "expired"
+            && it["rule"]["id"] == 205_703 && it["command"] == "lock-account alice"))
+    })?;
+    controller.stop()?;
+    let today = lab.sh("date -u +%Y-%m-%d")?;
+    let report = lab.xdpban(&["report", "--from", today.trim()])?;
+    report.success()?.stdout_has("lock-account alice")?;
+    Ok(())
+}
+
+#[test]
+fn the_last_account_with_sudo_is_left_alone() -> Result<()> {
+    let lab = Lab::new()?;
+    own_accounts(&lab)?;
+    lab.sh("usermod --append --groups sudo alice")?;
+    let _controller = lab.start_controller(&lockout(&lab, "1h"))?;
+    let before = expiry(&lab, "alice")?;
+    guess(&lab, "alice", 4)?;
+    lab.eventually("alice is left alone", SOON, |lab| {
+        let log = fs::read_to_string(lab.dir().join("controller.log"))?;
+        Ok(log.contains("alice is left alone: it is the last account that may become root by sudo"))
+    })?;
+    assert_eq!(expiry(&lab, "alice")?, before);
+    // Of two, one can be locked, and then the other is the last.
+    lab.sh("usermod --append --groups sudo bob")?;
+    guess(&lab, "bob", 4)?;
+    lab.eventually("bob is locked", SOON, |lab| Ok(locked(lab)? == json!(["bob"])))?;
+    assert_eq!(expiry(&lab, "alice")?, before);
+    assert!(lab.login_ok(Side::Bystander)?);
+    Ok(())
+}
+
+#[test]
+fn an_account_is_unlocked_by_hand_as_it_was_and_root_is_never_locked() -> Result<()> {
+    let lab = Lab::new()?;
+    own_accounts(&lab)?;
+    // It is to expire some day, which must not be forgotten.
+    lab.sh("usermod --expiredate 2090-01-01 alice")?;
+    let _controller = lab.start_controller(&lockout(&lab, "1h"))?;
+    let before = expiry(&lab, "alice")?;
+    guess(&lab, "alice", 4)?;
+    lab.eventually("alice is locked", SOON, |lab| Ok(locked(lab)? == json!(["alice"])))?;
+    lab.eventually("alice is locked", SOON, |lab| Ok(expiry(lab, "alice")? != before))?;
+    lab.xdpban(&["unlock", "bob"])?.expect_code(1)?.stderr_has("is not locked by xdpban")?;
+    lab.eventually(
+        "it can be unlocked",
+        SOON,
+        |lab| Ok(lab.xdpban(&["unlock", "alice"])?.code() == Some(0)),
+    )?;
+    lab.eventually("alice is as before", SOON, |lab| Ok(expiry(lab, "alice")? == before))?;
+
+    let root = expiry(&lab, "root")?;
+    guess(&lab, "root", 6)?;
+    lab.has_read_the_log()?;
+    lab.eventually("root is left alone", SOON, |lab| {
+        Ok(fs::read_to_string(lab.dir().join("controller.log"))?.contains("root is left alone: it is root"))
+    })?;
+    assert_eq!(expiry(&lab, "root")?, root);
+    assert_eq!(locked(&lab)?, json!([]));
+    Ok(())
+}
+
+#[test]
+fn what_an_administrator_has_changed_since_is_left() -> Result<()> {
+    let lab = Lab::new()?;
+    own_accounts(&lab)?;
+    let _controller = lab.start_controller(&lockout(&lab, "1h"))?;
+    guess(&lab, "alice", 4)?;
+    let note = lab.dir().join("state/locked-accounts/alice.json");
+    lab.eventually("alice is locked", SOON, |lab| {
+        Ok(note.exists() && expiry(lab, "alice")?.ends_with(":1:"))
+    })?;
+    lab.sh("usermod --expiredate 2031-01-01 alice")?;
+    let changed = expiry(&lab, "alice")?;
+    lab.eventually(
+        "it can be unlocked",
+        SOON,
+        |lab| Ok(lab.xdpban(&["unlock", "alice"])?.code() == Some(0)),
+    )?;
+    lab.eventually("the note is gone", SOON, |_| Ok(!note.exists()))?;
+    assert_eq!(expiry(&lab, "alice")?, changed);
+    Ok(())
+}
