@@ -210,6 +210,8 @@ fn outcome(output: &Output) -> Result<Outcome> {
         {
             Ok(Outcome::Denied)
         }
+        // Where PAM refuses an account sshd hangs up, of which ssh says nothing.
+        Some(255) if said.trim().is_empty() => Ok(Outcome::NoConnection),
         Some(255)
             if ["timed out", "refused", "closed", "reset", "No route"]
                 .iter()
