@@ -87,6 +87,22 @@ impl<'l> Execd<'l> {
         Ok(started)
     }
 
+    /// A message about `source` as version 5 writes it, of a response that Wazuh lifts after `timeout` seconds.
+    pub fn message_5(&self, command: &str, source: &str, original: &str, timeout: u64) -> Value {
+        json!({
+            "wazuh": {"active_response": {
+                "name": "block-ssh", "executable": self.name,
+                "extra_arguments": ["--socket", self.lab.socket()],
+                "type": "stateful", "stateful_timeout": timeout, "location": "local",
+            }},
+            "event": {"original": original},
+            "rule": {"id": "5710", "level": 5, "title": "found by Wazuh"},
+            "source": {"ip": source},
+            "user": {"name": "admin"},
+            "command": command,
+        })
+    }
+
     /// Has `source` blocked, or unblocked, as Wazuh would: with `add`, goes ahead when it is asked.
     pub fn run(&self, command: &str, source: &str, full_log: &str) -> Result<Ended> {
         let message = self.message(command, source, full_log);

@@ -17,20 +17,6 @@ fn controller(lab: &Lab) -> Result<Controller> {
     lab.start_controller(&lab.config_with_source("file", &silent))
 }
 
-/// The message of version 5 that corresponds to that of version 4.
-fn version_5(message: &Value, timeout: u64) -> Value {
-    json!({
-        "wazuh": {"active_response": {
-            "name": "block-ssh", "executable": "firewall-drop",
-            "extra_arguments": message["parameters"]["extra_args"],
-            "type": "stateful", "stateful_timeout": timeout, "location": "local",
-        }},
-        "source": {"ip": message["parameters"]["alert"]["data"]["srcip"]},
-        "user": {"name": "admin"},
-        "command": if message["command"] == "add" { "enable" } else { "disable" },
-    })
-}
-
 #[test]
 fn the_log_reads_as_wazuhs_own() -> Result<()> {
     let lab = Lab::new()?;
@@ -74,8 +60,7 @@ fn what_wazuh_calls_off_is_left_and_what_it_renews_lasts_longer() -> Result<()> 
     let _controller = controller(&lab)?;
     let execd = Execd::new(&lab, "firewall-drop")?;
     let abort = |timeout: u64| {
-        let message = execd.message("add", ATTACKER, "a line");
-        let mut started = execd.start(&version_5(&message, timeout).to_string())?;
+        let mut started = execd.start(&execd.message_5("enable", ATTACKER, "a line", timeout).to_string())?;
         started.keys()?.context("no keys")?;
         started.write(r#"{"version":1,"command":"abort"}"#)?;
         started.end()
@@ -84,7 +69,7 @@ fn what_wazuh_calls_off_is_left_and_what_it_renews_lasts_longer() -> Result<()> 
     assert_eq!(lab.targets()?, [""; 0]);
     assert_eq!(execd.log()?.last().map(String::as_str), Some("Aborted"));
 
-    let mut started = execd.start(&version_5(&execd.message("add", ATTACKER, ""), 50).to_string())?;
+    let mut started = execd.start(&execd.message_5("enable", ATTACKER, "", 50).to_string())?;
     started.keys()?.context("no keys")?;
     started.write(r#"{"version":1,"command":"continue"}"#)?;
     assert_eq!(started.end()?.code, Some(0));
@@ -93,7 +78,7 @@ fn what_wazuh_calls_off_is_left_and_what_it_renews_lasts_longer() -> Result<()> 
     assert_eq!(abort(500)?.code, Some(0));
     assert!(left(&lab)? > Some(400), "{:?}", lab.list()?);
 
-    let disable = version_5(&execd.message("delete", ATTACKER, ""), 50);
+    let disable = execd.message_5("disable", ATTACKER, "", 50);
     assert_eq!(execd.start(&disable.to_string())?.end()?.code, Some(0));
     assert_eq!(lab.targets()?, [""; 0]);
     Ok(())

@@ -24,6 +24,7 @@ fn what_an_operator_allows_is_let_through_at_once_and_for_as_long() -> Result<()
     assert_eq!(lab.targets()?, ["10.99.67.1"], "the block that it covers is lifted, and no other");
     let show = lab.show(ATTACKER)?;
     assert_eq!((&show["verdict"], &show["incidents"][0]["outcome"]), (&json!("pass"), &json!("lifted")));
+    assert_eq!(show["incidents"][0]["outcome_uid"], 0, "who allowed it has lifted it: {show}");
     lab.attack(Side::Attacker.v4())?;
     lab.has_read_the_log()?;
     assert_eq!(lab.targets()?, ["10.99.67.1"]);

@@ -1,6 +1,6 @@
 //! The case that the project starts from: an unknown user tries to log in, rule 5710 fires, the address is blocked for 100
 //! seconds, the block ends, and all of it is on record. With xdpban's own rules, with the alert of a Wazuh manager, and with
-//! xdpban as Wazuh's executable.
+//! xdpban as Wazuh's executable; and the same with a throttle. For a command see `commands.rs`, for account lockout `lockout.rs`.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use xdpban_tests::{Execd, Lab, Side};
+use xdpban_tests::{Controller, Execd, Lab, Side};
 
 const ATTACKER: &str = "10.99.66.66";
 
@@ -30,8 +30,8 @@ fn blocked(lab: &Lab) -> Result<Value> {
     Ok(entry)
 }
 
-/// The alert and the response are on record; the block ends, and that is on record, too.
-fn ends_and_is_on_record(lab: &Lab, line: &str, origin: &str, outcome: &str) -> Result<()> {
+/// The alert and the response are on record; what was done ends, which is on record too, and the report shows it.
+fn ends_and_is_on_record(lab: &Lab, line: &str, action: &str, origin: &str, outcome: &str) -> Result<()> {
     let incident = |lab: &Lab| Ok::<_, anyhow::Error>(lab.show(ATTACKER)?["incidents"][0].clone());
     let mut last = Value::Null;
     lab.eventually("the incident is on record", Duration::from_secs(5), |lab| {
@@ -40,7 +40,7 @@ fn ends_and_is_on_record(lab: &Lab, line: &str, origin: &str, outcome: &str) -> 
     })?;
     let first = last;
     assert_eq!((&first["rule"]["id"], &first["rule"]["level"]), (&json!(5710), &json!(5)), "{first}");
-    assert_eq!((&first["target"], &first["action"]), (&json!(ATTACKER), &json!("block")), "{first}");
+    assert_eq!((&first["target"], &first["action"]), (&json!(ATTACKER), &json!(action)), "{first}");
     assert_eq!((&first["origin"], &first["users"]), (&json!(origin), &json!(["admin"])), "{first}");
     let evidence: Vec<&str> =
         first["evidence"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -57,6 +57,17 @@ fn ends_and_is_on_record(lab: &Lab, line: &str, origin: &str, outcome: &str) -> 
     assert!(last["outcome_at"].is_string() && last["dropped_packets"].as_u64() > Some(0), "{last}");
     assert_eq!(lab.targets()?, [""; 0]);
     assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+
+    let report = lab.xdpban(&["--json", "report"])?.json()?;
+    let incidents = report["incidents"]["listed"].as_array().context("a report without incidents")?;
+    let incident = incidents.iter().find(|incident| incident["id"] == first["id"]);
+    let incident = incident.with_context(|| format!("not in the report: {report}"))?;
+    assert_eq!(
+        (&incident["target"], &incident["outcome"]),
+        (&json!(ATTACKER), &json!(outcome)),
+        "{incident}"
+    );
+    assert_eq!((&incident["action"], &incident["rule_id"]), (&json!(action), &json!(5710)), "{incident}");
     Ok(())
 }
 
@@ -76,7 +87,7 @@ fn by_the_rules_of_its_own() -> Result<()> {
     let _controller = lab.start_controller(&lab.config_with_timeout("4s"))?;
     let line = attack(&lab)?;
     blocked(&lab)?;
-    ends_and_is_on_record(&lab, &line, "rule", "expired")
+    ends_and_is_on_record(&lab, &line, "block", "rule", "expired")
 }
 
 #[test]
@@ -97,15 +108,20 @@ fn by_the_alert_of_a_wazuh_manager() -> Result<()> {
     let mut file = OpenOptions::new().append(true).open(&alerts).context("open the alerts")?;
     writeln!(file, "{alert}").context("write the alert")?;
     blocked(&lab)?;
-    ends_and_is_on_record(&lab, &line, "wazuh", "expired")
+    ends_and_is_on_record(&lab, &line, "block", "wazuh", "expired")
+}
+
+/// A controller that hears of attacks from Wazuh's execd alone.
+fn without_a_log(lab: &Lab) -> Result<Controller> {
+    let silent = lab.dir().join("silent.log");
+    File::create(&silent).context("create an empty log")?;
+    lab.start_controller(&lab.config_with_source("file", &silent))
 }
 
 #[test]
 fn as_wazuhs_executable() -> Result<()> {
     let lab = Lab::new()?;
-    let silent = lab.dir().join("silent.log");
-    File::create(&silent).context("create an empty log")?;
-    let _controller = lab.start_controller(&lab.config_with_source("file", &silent))?;
+    let _controller = without_a_log(&lab)?;
     let execd = Execd::new(&lab, "firewall-drop")?;
     let line = attack(&lab)?;
     let ended = execd.run("add", ATTACKER, &line)?;
@@ -114,5 +130,44 @@ fn as_wazuhs_executable() -> Result<()> {
     // Wazuh's timeout is over.
     let ended = execd.run("delete", ATTACKER, &line)?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    ends_and_is_on_record(&lab, &line, "wazuh", "lifted")
+    ends_and_is_on_record(&lab, &line, "block", "wazuh", "lifted")
+}
+
+#[test]
+fn as_the_executable_of_wazuhs_version_5() -> Result<()> {
+    let lab = Lab::new()?;
+    let _controller = without_a_log(&lab)?;
+    let execd = Execd::new(&lab, "firewall-drop")?;
+    let line = attack(&lab)?;
+    let run = |command: &str| {
+        let mut started = execd.start(&execd.message_5(command, ATTACKER, &line, 100).to_string())?;
+        if command == "enable" {
+            assert_eq!(started.keys()?.context("no keys")?["parameters"]["keys"], json!([ATTACKER]));
+            started.write(r#"{"version":1,"command":"continue"}"#)?;
+        }
+        started.end()
+    };
+    let ended = run("enable")?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let entry = blocked(&lab)?;
+    assert!((95..=100).contains(&entry["expires_in_s"].as_u64().unwrap_or_default()), "{entry}");
+    let ended = run("disable")?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ends_and_is_on_record(&lab, &line, "block", "wazuh", "lifted")
+}
+
+#[test]
+fn with_a_throttle() -> Result<()> {
+    let lab = Lab::new()?;
+    let response = "[[response]]\nrules = [5710]\naction = \"throttle\"\nrate = \"10/s\"\nburst = 20\ntimeout = \"6s\"\n";
+    let _controller = lab.start_controller(&(lab.config() + response))?;
+    let line = attack(&lab)?;
+    let entry = lab.blocked(ATTACKER)?;
+    assert_eq!((&entry["action"], &entry["rule"]["id"]), (&json!("throttle"), &json!(5710)), "{entry}");
+    let arrived = lab.flood(Side::Attacker, Side::Attacker.v4(), 200)?;
+    assert!((1..100).contains(&arrived), "{arrived} of 200 arrived");
+    assert!(lab.login_ok(Side::Bystander)?);
+    ends_and_is_on_record(&lab, &line, "throttle", "rule", "expired")?;
+    assert_eq!(lab.flood(Side::Attacker, Side::Attacker.v4(), 200)?, 200);
+    Ok(())
 }

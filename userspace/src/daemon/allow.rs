@@ -105,7 +105,7 @@ impl Daemon {
             log::info!("allowed {network}, by uid {uid}");
             done.done += 1;
         }
-        self.allow_changed(done)
+        self.allow_changed(done, Cause::Operator { uid, reason: None })
     }
 
     /// Takes networks off the list.
@@ -130,7 +130,7 @@ impl Daemon {
                 Err(error) => done.refuse(text, error.to_string()),
             }
         }
-        self.allow_changed(done)
+        self.allow_changed(done, Cause::Operator { uid, reason: None })
     }
 
     /// Both lists, that of the configuration first.
@@ -173,13 +173,13 @@ impl Daemon {
             let reason = "expired".to_owned();
             self.writes.push(Write::Disallow { network, reason, uid: None, at: now.wall });
         }
-        self.allow_changed(wire::Done::default());
+        self.allow_changed(wire::Done::default(), Cause::Other);
     }
 
     /// Has the engine and the gate go by both lists as they are.
-    fn allow_changed(&mut self, done: wire::Done) -> Reply {
+    fn allow_changed(&mut self, done: wire::Done, cause: Cause<'_>) -> Reply {
         self.engine.set_allowed_by_hand(self.allowlist.networks());
-        self.carry_out(Cause::Other);
+        self.carry_out(cause);
         match self.set_allow() {
             Ok(()) => Reply::Done(done),
             Err(error) => {

@@ -202,6 +202,10 @@ impl Daemon {
                 (End::Lifted, Cause::Operator { uid, reason: Some(reason) }) => {
                     (Some(uid), Some(format!("by uid {uid}: {reason}")))
                 }
+                // They allowed it, and the detail says what.
+                (End::Protected, Cause::Operator { uid, .. }) => {
+                    (Some(uid), detail.as_deref().map(str::to_owned))
+                }
                 _ => (None, detail.as_deref().map(str::to_owned)),
             };
             self.writes.push(Write::Ended {

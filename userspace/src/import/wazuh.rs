@@ -398,11 +398,16 @@ fn response_of(draft: &mut Draft, ossec: &Ossec, response: &Response, known: Opt
 
 fn no_counterpart(executable: &str) -> String {
     match executable.trim_end_matches(".sh") {
-        "disable-account" => "Left out: it locks accounts, which is no matter of addresses.".to_owned(),
+        "disable-account" => "Left out: it locks the account of any match. `action = \"lock-account\"` locks one after so many \
+             failed logins from anywhere; see docs/commands.md."
+            .to_owned(),
         "restart-wazuh" | "restart-ossec" | "restart" => {
             format!("Left out: `{executable}` restarts Wazuh, which Wazuh itself has to do.")
         }
-        _ => format!("Left out: `{executable}` is none of Wazuh's programs that block addresses."),
+        _ => format!(
+            "Left out: `{executable}` is none of Wazuh's programs that block addresses. A program of your own can be run with \
+             `action = \"run\"`; see docs/commands.md."
+        ),
     }
 }
 
@@ -516,7 +521,7 @@ mod tests {
             "the pattern `^sshd$`",
             "rule 31151, rule 5722, group web",
             "on every agent",
-            "it locks accounts",
+            "it locks the account of any match",
             "`mine.py` is none of",
             "its location is `server`",
             "its location is `defined-agent`",

@@ -171,7 +171,8 @@ impl<'f> Jail<'f> {
             repeated.push(duration);
         }
         notes.push(
-            "the memory of earlier offences, dbpurgeage; here they are forgotten a day after the last block"
+            "the memory of earlier offences, dbpurgeage; here they are forgotten a day after the last block, or as \
+             `forget_after` in the response says"
                 .to_owned(),
         );
         repeated
@@ -225,14 +226,18 @@ impl<'f> Jail<'f> {
         if let Some(port) =
             self.text("port").filter(|port| !matches!(port.as_str(), "" | "all" | "any" | "0:65535"))
         {
-            notes.push(format!("port `{port}`; all packets of the source are dropped, to whatever port"));
+            notes.push(format!(
+                "port `{port}`; all packets of the source are dropped, to whatever port. `ports` in the response, such as \
+                 `ports = [22]`, would leave the others alone"
+            ));
         }
         match self.files.raw(self.name, "action") {
             None | Some("" | "%(action_)s") => {}
             Some(action) => {
                 let action = action.split_whitespace().collect::<Vec<_>>().join(" ");
                 notes.push(format!(
-                    "action `{action}`; xdpban blocks in the kernel by itself, and does nothing more"
+                    "action `{action}`; xdpban blocks in the kernel by itself. For a mail, a webhook or a command of \
+                     your own beside that see docs/commands.md"
                 ));
             }
         }
