@@ -299,7 +299,7 @@ impl Enforcer {
         self.blocklist.has_room(&key).map_err(|full| refusal_of(target, full))?;
         let block = Block {
             target,
-            created: now.wall,
+            created: self.blocklist.get(&key).map_or(now.wall, |entry| entry.block.created),
             expires: timeout.map(|timeout| expiry(now, timeout)),
             measure,
             rule: None,
@@ -311,8 +311,7 @@ impl Enforcer {
             evidence: Vec::new(),
         };
         let block = match self.blocklist.of(target).next().map(|entry| &entry.block) {
-            Some(Block { created, offences, attempts, users, evidence, .. }) => Block {
-                created: if self.blocklist.get(&key).is_some() { *created } else { now.wall },
+            Some(Block { offences, attempts, users, evidence, .. }) => Block {
                 offences: *offences,
                 attempts: *attempts,
                 users: users.clone(),
@@ -338,8 +337,11 @@ impl Enforcer {
         for key in &keys {
             self.remove(key, end, None);
         }
+        if keys.is_empty() {
+            return false;
+        }
         self.offenders.ended(target, Moment::now(now));
-        !keys.is_empty()
+        true
     }
 
     /// Lifts the narrowest block of `source` that `origin` asked for; those of others stay. Returns what was blocked.

@@ -28,6 +28,9 @@ const LOGGED: usize = 16;
 /// Counts that go to the store at once; the others follow a minute later.
 const COUNTS_AT_ONCE: usize = 16_384;
 
+/// What the entries that another block of their target took over had counted by then, packets and bytes.
+type TakenOver = HashMap<Target, (u64, u64)>;
+
 /// What changes come from.
 #[derive(Clone, Copy)]
 pub(super) enum Cause<'a> {
@@ -49,6 +52,7 @@ pub(super) enum Cause<'a> {
 impl Daemon {
     /// Carries out every change that the engine has, in order.
     pub(super) fn carry_out(&mut self, cause: Cause<'_>) {
+        let mut taken_over = TakenOver::new();
         loop {
             let changes: Vec<Change> = std::iter::from_fn(|| self.engine.next_change()).collect();
             if changes.is_empty() {
@@ -56,16 +60,16 @@ impl Daemon {
             }
             // Changes of one kind that follow each other go to the kernel in one call.
             for run in changes.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
-                self.block(run, cause);
-                self.rest(run, cause);
-                self.unblock(run, cause);
+                self.block(run, cause, &mut taken_over);
+                self.rest(run, cause, &taken_over);
+                self.unblock(run, cause, &taken_over);
                 self.refuse(run);
                 self.order_commands(run);
             }
         }
     }
 
-    fn block(&mut self, run: &[Change], cause: Cause<'_>) {
+    fn block(&mut self, run: &[Change], cause: Cause<'_>, taken_over: &mut TakenOver) {
         let blocks: Vec<&Block> = run
             .iter()
             .filter_map(|change| match change {
@@ -77,6 +81,13 @@ impl Daemon {
             return;
         }
         let resumes = matches!(run, [Change::Resume(_), ..]);
+        for block in &blocks {
+            let other = |entry: &Entry| entry.measure.strictness() != block.measure.strictness();
+            match self.gate.entry(&block.target).filter(other) {
+                Some(entry) => taken_over.insert(block.target, (entry.packets, entry.bytes)),
+                None => taken_over.remove(&block.target),
+            };
+        }
         let insertions: Vec<Insertion> = blocks.iter().map(|block| insertion(block, self.trial)).collect();
         let mut left_out = self.gate.insert(&insertions).into_iter().peekable();
         let now = clock::now();
@@ -91,14 +102,10 @@ impl Daemon {
             if applied == Applied::Done {
                 let restored = matches!(cause, Cause::Restore) && block.origin != Origin::Adopted;
                 // What was restored is on record as it was, save that it may have rested.
+                let from = taken_over.get(&block.target).copied().unwrap_or_default();
                 if resumes || restored && !block.measure.stops_everything() {
-                    self.writes.push(Write::Resumed {
-                        block: block.clone(),
-                        at: now.wall,
-                        from: self.counts_of(block),
-                    });
+                    self.writes.push(Write::Resumed { block: block.clone(), at: now.wall, from });
                 } else if !restored {
-                    let from = self.counts_of(block);
                     self.writes.push(Write::Blocked { block: block.clone(), at: now.wall, took, uid, from });
                 }
                 taken.push(block);
@@ -132,7 +139,7 @@ impl Daemon {
         }
     }
 
-    fn rest(&mut self, run: &[Change], cause: Cause<'_>) {
+    fn rest(&mut self, run: &[Change], cause: Cause<'_>, taken_over: &TakenOver) {
         // A controller may have been killed before it took the entry out.
         let left_behind = |block: &Block| {
             matches!(cause, Cause::Restore)
@@ -148,7 +155,10 @@ impl Daemon {
                 _ => None,
             })
             .collect();
-        let counts = self.leave(resting.iter().map(|(block, place, _)| (*block, *place)));
+        if resting.is_empty() {
+            return;
+        }
+        let counts = self.leave(resting.iter().map(|(block, place, _)| (*block, *place)), taken_over);
         let at = clock::now().wall;
         let uid = if let Cause::Operator { uid, .. } = cause { Some(uid) } else { None };
         for ((block, place, beneath), (packets, bytes)) in resting.iter().zip(counts) {
@@ -166,25 +176,24 @@ impl Daemon {
     }
 
     /// Takes out of the gate what is not to stand in it any longer; returns the packets and bytes that each has dropped.
-    fn leave<'a>(&mut self, blocks: impl Iterator<Item = (&'a Block, Place)> + Clone) -> Vec<(u64, u64)> {
+    fn leave<'a>(
+        &mut self,
+        blocks: impl Iterator<Item = (&'a Block, Place)> + Clone,
+        taken_over: &TakenOver,
+    ) -> Vec<(u64, u64)> {
         let leaving = blocks.clone().filter(|(_, place)| *place == Place::Gate);
         let leaving: Vec<Target> = leaving.map(|(block, _)| block.target).collect();
         let mut removed = self.gate.remove(&leaving).into_iter();
         blocks
             .map(|(block, place)| match place {
                 Place::Gate => removed.next().flatten().map_or((0, 0), |entry| (entry.packets, entry.bytes)),
-                Place::TakenOver => self.counts_of(block),
+                Place::TakenOver => taken_over.get(&block.target).copied().unwrap_or_default(),
                 Place::Nowhere => (0, 0),
             })
             .collect()
     }
 
-    /// The packets and bytes that the entry of a block's target has counted.
-    fn counts_of(&self, block: &Block) -> (u64, u64) {
-        self.gate.entry(&block.target).map_or((0, 0), |entry| (entry.packets, entry.bytes))
-    }
-
-    fn unblock(&mut self, run: &[Change], cause: Cause<'_>) {
+    fn unblock(&mut self, run: &[Change], cause: Cause<'_>, taken_over: &TakenOver) {
         let ended: Vec<(&Block, Place, End, &Option<Arc<str>>)> = run
             .iter()
             .filter_map(|change| match change {
@@ -192,7 +201,10 @@ impl Daemon {
                 _ => None,
             })
             .collect();
-        let counts = self.leave(ended.iter().map(|(block, place, ..)| (*block, *place)));
+        if ended.is_empty() {
+            return;
+        }
+        let counts = self.leave(ended.iter().map(|(block, place, ..)| (*block, *place)), taken_over);
         let at = clock::now().wall;
         for ((block, _, end, detail), (packets, bytes)) in ended.iter().zip(counts) {
             let (uid, reason) = match (end, cause) {

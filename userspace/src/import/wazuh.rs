@@ -460,7 +460,10 @@ mod tests {
             "<!-- Wazuh -->\n<ossec_config>{COMMANDS}<active-response><command>drop</command><location>local</location>\
              <rules_id>5710</rules_id><timeout>100</timeout></active-response></ossec_config>"
         ));
-        assert_eq!(settings, ["[[response]]", "rules = [5710]", "timeout = \"100s\""]);
+        assert_eq!(
+            settings,
+            ["[[response]]", "rules = [5710]", "location = \"local\"", "timeout = \"100s\""]
+        );
         assert_eq!(config.policy.responses[0].timeout, Some(Duration::from_secs(100)));
     }
 

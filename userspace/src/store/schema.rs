@@ -214,7 +214,7 @@ const VERSION_3: &str = "
 ";
 
 /// The version that this code reads and writes.
-const KNOWN: i64 = MIGRATIONS.len() as i64;
+pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
 
 /// A file was made by an earlier version, and was brought to the one that is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -184,6 +184,33 @@ fn a_weaker_block_rests_with_an_incident_and_counts_of_its_own() {
 }
 
 #[test]
+fn a_store_of_version_2_is_taken_over_and_holds_weaker_blocks_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path()).unwrap();
+    store.write(&[blocked(&block("203.0.113.7", 100))]).unwrap();
+    drop(store);
+    // What version 2 had in the place of today's index.
+    let older = Connection::open(directory.path().join(FILE)).unwrap();
+    older
+        .execute_batch(
+            "DROP INDEX incidents_in_force;
+             CREATE UNIQUE INDEX incidents_in_force ON incidents (target, ifnull(command, ''))
+                 WHERE outcome = 'in_force';
+             PRAGMA user_version = 2;",
+        )
+        .unwrap();
+    drop(older);
+
+    let mut store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.migrated(), Some(Migrated { from: 2, to: schema::KNOWN }));
+    let ports = Scope { ports: Ports::new(&[22]).unwrap(), new_only: false };
+    let weaker =
+        Block { measure: Measure { scope: ports, ..Measure::default() }, ..block("203.0.113.7", 200) };
+    store.write(&[blocked(&weaker)]).unwrap();
+    assert_eq!(store.in_force(&now()).unwrap(), [block("203.0.113.7", 100), weaker]);
+}
+
+#[test]
 fn a_trial_without_an_end_is_known_by_the_next_start() {
     let (_directory, mut store) = store();
     let act = |act| Write::Act { at: wall(0), uid: None, act };
@@ -337,7 +364,7 @@ fn what_is_no_store_of_ours_is_left_alone() {
         drop(Store::open(path.parent().unwrap()).unwrap());
         Connection::open(path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     });
-    assert!(matches!(error, StoreError::Newer { found: 99, known: 3, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 99, known: schema::KNOWN, .. }), "{error}");
 
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join(FILE)).unwrap();

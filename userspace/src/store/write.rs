@@ -229,6 +229,8 @@ fn blocked(
             columns.set("last_seen", at.0);
             columns.set("action", block.measure.action.name());
             columns.set_block(block, at);
+            // It may have rested.
+            columns.set("outcome_reason", None::<&str>);
             if let Some(uid) = uid {
                 columns.set("uid", i64::from(uid));
             }

@@ -57,13 +57,14 @@ impl Engine {
     /// Blocks what another system asks for, whatever the responses say, with the same protections as for a match. `line` is
     /// what is shown as evidence.
     ///
-    /// A block that somebody else asked for gives way only to one that is sure to last longer: were it replaced by one of
-    /// unknown length, its own time would be forgotten when that one is lifted.
+    /// A block of all packets that somebody else asked for gives way only to one that is sure to last longer: were it replaced
+    /// by one of unknown length, its own time would be forgotten when that one is lifted. Weaker ones rest meanwhile.
     pub fn block_for(&mut self, request: &ForeignRequest<'_>, line: &[u8], now: Now) -> Decision {
         self.handle_timeout(now);
         if let (Lasts::UntilLifted { .. }, Standing::Blocked(block)) =
             (request.lasts, self.check(request.source, now))
             && block.origin != request.origin
+            && block.measure.stops_everything()
         {
             return Decision::Standing { target: block.target };
         }
@@ -111,7 +112,7 @@ mod tests {
     use crate::change::{Change, End, Refusal};
     use crate::enforce::BlockRequest;
     use crate::engine::tests::{Lab, policy};
-    use crate::measure::Measure;
+    use crate::measure::{Measure, Scope};
     use crate::policy::Policy;
     use crate::rules::RuleId;
 
@@ -199,6 +200,25 @@ mod tests {
         // It lasts longer for sure, so that its end is later than that of the other.
         let decision = lab.engine.block_for(&request(A, Lasts::For(100 * SECOND)), b"", lab.now);
         assert_eq!(decision, Decision::Block { target, timeout: Some(100 * SECOND) });
+    }
+
+    #[test]
+    fn a_weaker_measure_of_others_rests_until_it_is_lifted() {
+        let mut lab = lab();
+        let target: Target = A.parse().unwrap();
+        let measure = Measure { scope: Scope { new_only: true, ..Scope::default() }, ..Measure::default() };
+        let by_hand = BlockRequest { target, timeout: Some(DAY), measure, reason: "by hand".into() };
+        lab.engine.block(by_hand, lab.now).unwrap();
+        lab.changes();
+        let decision = lab.engine.block_for(&request(A, OPEN), b"", lab.now);
+        assert_eq!(decision, Decision::Block { target, timeout: Some(DAY) });
+        lab.changes();
+        assert!(lab.engine.lift_for(A.parse().unwrap(), Origin::Wazuh, "over".into(), lab.now).is_some());
+        let changes = lab.changes();
+        let [Change::Resume(block), Change::Unblock { end: End::Lifted, .. }] = &changes[..] else {
+            panic!("{changes:#?}")
+        };
+        assert_eq!((block.origin, block.measure), (Origin::Operator, measure));
     }
 
     #[test]

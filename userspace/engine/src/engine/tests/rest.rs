@@ -131,6 +131,25 @@ fn one_of_each_strictness_comes_back_in_turn() {
 }
 
 #[test]
+fn an_operator_who_says_it_again_goes_on_with_what_rests() {
+    let mut lab = Lab::new(policy());
+    lab.asks(A, throttle(), HOUR);
+    let first = the_block(lab.changes()).created;
+    lab.pass(MINUTE);
+    lab.asks(A, Measure::default(), HOUR);
+    lab.changes();
+    lab.pass(MINUTE);
+    lab.asks(A, throttle(), DAY);
+    let changes = lab.changes();
+    let [Change::Resume(_), Change::Unblock { end: End::Lifted, .. }, Change::Block(again)] = &changes[..]
+    else {
+        panic!("{changes:#?}")
+    };
+    assert_eq!((again.created, again.measure), (first, throttle()));
+    assert_eq!(again.expires.map(|expiry| expiry.mono), Some(lab.now.mono.after(DAY)));
+}
+
+#[test]
 fn a_weaker_block_within_a_network_rests_while_the_networks_stands() {
     let mut lab = Lab::new(policy_of(throttle(), Measure::default()));
     lab.attempt(EventKind::InvalidUser, A);
