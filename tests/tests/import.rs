@@ -25,7 +25,7 @@ fn wazuhs_responses_are_taken_over() -> Result<()> {
     let lab = Lab::new()?;
     let text = imported(&lab, "wazuh", &fixture("ossec.conf"))?;
     for part in [
-        "[[response]]\nrules = [5710]\ntimeout = \"100s\"\nrepeat_offenders = [\"30m\", \"1h\", \"1d\"]\n",
+        "[[response]]\nrules = [5710]\nlocation = \"local\"\ntimeout = \"100s\"\nrepeat_offenders = [\"30m\", \"1h\", \"1d\"]\n",
         "networks = [\"127.0.0.1\", \"192.0.2.0/24\"]",
         "# Left out: rule 31151.",
         "# Left out: `restart-wazuh` restarts Wazuh",

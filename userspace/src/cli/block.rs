@@ -81,6 +81,7 @@ pub(super) fn tell(done: &Done, what: &str, json: bool) -> Result<(), CliError> 
         print(&format!("{} {what}\n", human::counted(done.done as u64, "target")))?;
     }
     tell_unrecorded(done);
+    done.notes.iter().for_each(|note| complain(note));
     if done.refused.is_empty() {
         return Ok(());
     }

@@ -335,6 +335,9 @@ pub struct Done {
     /// Why what was done is in force and not yet on record; none where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unrecorded: Option<String>,
+    /// What else there is to know of those that were done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A target with which nothing was done.

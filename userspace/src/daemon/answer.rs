@@ -251,7 +251,10 @@ impl Daemon {
                 let measure = measure.clone()?.unwrap_or_default();
                 let reason = reason.as_str().into();
                 let request = BlockRequest { target, timeout, measure, reason };
-                self.engine.block(request, now).map_err(|refusal| refusal.to_string()).map(|()| target)
+                self.engine
+                    .block(request, now)
+                    .map_err(|refusal| refusal.to_string())
+                    .map(|()| (target, measure))
             });
             match blocked {
                 Ok(target) => asked.push(target),
@@ -259,9 +262,12 @@ impl Daemon {
             }
         }
         self.carry_out(Cause::Operator { uid, reason: given.as_deref() });
-        for target in asked {
-            if self.engine.block_of(&target).is_some() {
+        for (target, measure) in asked {
+            if self.engine.block_of(&target).is_some_and(|block| block.measure == measure) {
                 done.done += 1;
+                done.notes.extend(self.covered(&target, &now).map(|network| {
+                    format!("{target} has that at rest: {network}, in which it lies, has a stricter block")
+                }));
             } else {
                 let reason = format!(
                     "{target} is not blocked: its table is full, or the kernel refused it; the controller's log says which"
@@ -291,9 +297,13 @@ impl Daemon {
                 done.done += usize::from(self.engine.unblock(target, End::Lifted, now));
             }
         }
+        let mut unblocked = Vec::new();
         for text in &request.targets {
             match text.parse::<Target>() {
-                Ok(target) if self.engine.unblock(&target, End::Lifted, now) => done.done += 1,
+                Ok(target) if self.engine.unblock(&target, End::Lifted, now) => {
+                    done.done += 1;
+                    unblocked.push(target);
+                }
                 Ok(target) => {
                     let reason = self.not_blocked(&target, &now);
                     done.refused.push(wire::Refusal { target: text.clone(), reason });
@@ -304,6 +314,12 @@ impl Daemon {
             }
         }
         self.carry_out(Cause::Operator { uid, reason: given.as_deref() });
+        for target in unblocked {
+            done.notes.extend(
+                self.covered(&target, &now)
+                    .map(|network| format!("{target} is still blocked as part of {network}; unblock that")),
+            );
+        }
         let act = Act::Unblock {
             targets: Targets::of(request.targets.iter().map(String::as_str)),
             all: request.all,
@@ -315,13 +331,23 @@ impl Daemon {
         done
     }
 
+    /// The network around `target` that has the block in force for it.
+    fn covered(&self, target: &Target, now: &Now) -> Option<Target> {
+        match self.engine.check(target.address(), *now) {
+            Standing::Blocked(block) if block.target != *target && block.target.covers(target) => {
+                Some(block.target)
+            }
+            _ => None,
+        }
+    }
+
     /// Says that `target` is not blocked, and by what it is covered if it is.
     fn not_blocked(&self, target: &Target, now: &Now) -> String {
-        match self.engine.check(target.address(), *now) {
-            Standing::Blocked(block) => {
-                format!("{target} is not blocked by itself but as part of {}; unblock that", block.target)
+        match self.covered(target, now) {
+            Some(network) => {
+                format!("{target} is not blocked by itself but as part of {network}; unblock that")
             }
-            _ => format!("{target} is not blocked"),
+            None => format!("{target} is not blocked"),
         }
     }
 

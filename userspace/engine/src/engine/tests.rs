@@ -495,11 +495,7 @@ fn a_protected_neighbour_does_not_shield_a_source() {
 }
 
 fn refusals(changes: &[Change]) -> Vec<&Refused> {
-    let refused = |change: &'_ Change| match change {
-        Change::Refused(_) => true,
-        _ => false,
-    };
-    assert!(changes.iter().all(refused), "{changes:#?}");
+    assert!(changes.iter().all(|change| matches!(change, Change::Refused(_))), "{changes:#?}");
     changes
         .iter()
         .filter_map(|change| if let Change::Refused(refused) = change { Some(&**refused) } else { None })

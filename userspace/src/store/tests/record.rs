@@ -100,7 +100,13 @@ fn what_was_altered_since_a_time_is_found_without_what_was_before() {
     for number in 1..=9 {
         let later = Block { created: wall(1000 + number), ..block(&format!("198.51.100.{number}"), 100) };
         store
-            .write(&[Write::Blocked { block: later, at: wall(1000 + number), took: None, uid: None }])
+            .write(&[Write::Blocked {
+                block: later,
+                at: wall(1000 + number),
+                took: None,
+                uid: None,
+                from: (0, 0),
+            }])
             .unwrap();
     }
     let since = |seconds| Archive::open(directory.path()).unwrap().verify_since(wall(seconds)).unwrap();
