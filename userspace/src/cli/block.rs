@@ -70,6 +70,7 @@ fn in_parts(
         all.done += done.done;
         all.refused.extend(done.refused);
         all.unrecorded = done.unrecorded;
+        all.notes.extend(done.notes);
     }
     Ok(all)
 }
