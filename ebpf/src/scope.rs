@@ -85,7 +85,7 @@ fn transport6(frame: &Frame, header: usize) -> Option<Transport> {
     let mut protocol: u8 = frame.read(header + IPV6_NEXT_HEADER)?;
     let mut offset = header + IPV6_HEADER;
     let mut extension = 0;
-    while extension < MAX_EXTENSIONS {
+    while extension <= MAX_EXTENSIONS {
         if EXTENSIONS.contains(&protocol) {
             let [next, length]: [u8; 2] = frame.read(offset)?;
             protocol = next;
