@@ -42,8 +42,12 @@ impl Control {
     }
 }
 
-/// How many prefixes that lie in each other are looked at for one packet, the longest first.
-pub const MAX_NESTED: u32 = 4;
+/// How many IPv4 prefixes that lie in each other are looked at for one packet, the longest first: all that there can be. The
+/// search goes on past those that have expired or let some packets through.
+pub const NESTED4: u32 = 32;
+
+/// The same of IPv6. There can be 127, but the verifier follows each.
+pub const NESTED6: u32 = 16;
 
 /// Words of 64 bits in each filter: 2 to the power of 24 bits.
 pub const FILTER_WORDS: usize = 1 << 18;

@@ -8,7 +8,7 @@ mod names;
 mod outcome;
 mod slot;
 
-pub use control::{Control, FILTER_WORDS, Kind, MAX_NESTED, filter4, filter6};
+pub use control::{Control, FILTER_WORDS, Kind, NESTED4, NESTED6, filter4, filter6};
 pub use names::{global, map, program};
 pub use outcome::{Outcome, Totals};
 pub use slot::{HOMES_PER_ENTRY, MAX_PROBES, NEVER, Slot, Slot4, Slot6, Special, State, hash4, hash6, home};

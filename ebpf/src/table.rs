@@ -2,7 +2,7 @@
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use xdpban_common::{
-    Control, Kind, MAX_NESTED, MAX_PROBES, Outcome, Slot, Slot4, Slot6, State, filter4, filter6, hash4,
+    Control, Kind, MAX_PROBES, NESTED4, NESTED6, Outcome, Slot, Slot4, Slot6, State, filter4, filter6, hash4,
     hash6, home,
 };
 
@@ -20,6 +20,8 @@ pub(crate) trait Address: Copy {
     const EXACT: [(u8, Kind); 2];
     /// The kind of the other prefixes.
     const PREFIXES: Kind;
+    /// How many of these that lie in each other are looked at for one packet, the longest first.
+    const NESTED: u32;
     /// What a drop because of either is called.
     const OUTCOMES: [Outcome; 2];
 
@@ -48,8 +50,9 @@ pub(crate) struct Entry {
     pub(crate) outcome: Outcome,
 }
 
-/// What blocks `address` at the time `now`: of the entries that drop everything that of the longest prefix, and where
-/// there is none, that of the longest prefix with a measure of its own. An entry that has expired hides no other.
+/// What blocks `address` at the time `now`: of the entries that drop everything the first, and where there is none, the first
+/// with a measure of its own. That of the address comes first, then that of its /64 in IPv6, then those of other prefixes,
+/// the longest first. An entry that has expired hides no other.
 #[inline(always)]
 pub(crate) fn find<A: Address>(address: A, control: &Control, now: impl Fn() -> u64) -> Option<Entry> {
     let filtered = address.passes_filter(control);
@@ -77,7 +80,7 @@ pub(crate) fn find<A: Address>(address: A, control: &Control, now: impl Fn() -> 
     if control.has(A::PREFIXES) {
         let mut max_len = A::EXACT[0].0;
         let mut nested = 0;
-        while nested < MAX_NESTED {
+        while nested < A::NESTED {
             nested += 1;
             let Some(slot) = address.longest_prefix(max_len).and_then(A::slot) else { break };
             // SAFETY: a pointer that a lookup returned is valid until the program ends; the controller writes whole words.
@@ -164,6 +167,7 @@ impl Address for V4 {
     type Fill = [u32; 0];
     const EXACT: [(u8, Kind); 2] = [(32, Kind::Host4); 2];
     const PREFIXES: Kind = Kind::Prefix4;
+    const NESTED: u32 = NESTED4;
     const OUTCOMES: [Outcome; 2] = [Outcome::Exact4, Outcome::Prefix4];
 
     #[inline(always)]
@@ -217,6 +221,7 @@ impl Address for V6 {
     type Fill = [u32; 5];
     const EXACT: [(u8, Kind); 2] = [(128, Kind::Host6), (64, Kind::Net6)];
     const PREFIXES: Kind = Kind::Prefix6;
+    const NESTED: u32 = NESTED6;
     const OUTCOMES: [Outcome; 2] = [Outcome::Exact6, Outcome::Prefix6];
 
     #[inline(always)]
