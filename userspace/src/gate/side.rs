@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::maps::lpm_trie::Key;
@@ -89,7 +90,9 @@ impl<F: Family> Side<F> {
         let special = measures.add(&entry.measure).ok_or(Full)?;
         // Set before the entry comes, so that the program never overlooks one.
         if let Some(key) = F::key(target.address()) {
-            F::filter_bits(self.seed, key, target.prefix_len()).for_each(|bit| self.set(bit));
+            for (place, bits) in words(F::filter_bits(self.seed, key, target.prefix_len())) {
+                self.filter.u64(place, 0).fetch_or(bits, Relaxed);
+            }
         }
         let value =
             Value { expires_ns: entry.expires_ns, packets: entry.packets, bytes: entry.bytes, special };
@@ -163,9 +166,9 @@ impl<F: Family> Side<F> {
         let mut wanted = vec![0u64; FILTER_WORDS];
         for (target, _) in self.slots.entries() {
             let Some(key) = F::key(target.address()) else { continue };
-            for bit in F::filter_bits(self.seed, key, target.prefix_len()) {
-                if let Some(word) = wanted.get_mut(bit as usize / 64) {
-                    *word |= 1 << (bit % 64);
+            for (place, bits) in words(F::filter_bits(self.seed, key, target.prefix_len())) {
+                if let Some(word) = wanted.get_mut(place) {
+                    *word |= bits;
                 }
             }
         }
@@ -193,10 +196,6 @@ impl<F: Family> Side<F> {
         Ok(())
     }
 
-    fn set(&self, bit: u32) {
-        self.filter.u64(bit as usize / 64, 0).fetch_or(1 << (bit % 64), Relaxed);
-    }
-
     /// Which kinds of block there are.
     pub(super) fn kinds(&self) -> u32 {
         let in_use = self.lengths.iter().enumerate().filter(|(_, count)| **count > 0);
@@ -211,6 +210,31 @@ impl<F: Family> Side<F> {
                 self.prefixes.update(&Key::new(prefix_len.into(), key), &index)
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// The places of the words in which some bits of a filter lie, each with its share of them. A short prefix has millions.
+fn words(bits: Range<u32>) -> impl Iterator<Item = (usize, u64)> {
+    let places = if bits.is_empty() { 0..0 } else { bits.start / 64..bits.end.div_ceil(64) };
+    places.map(move |place| {
+        let before = bits.start.saturating_sub(place * 64);
+        let behind = (place * 64 + 64).saturating_sub(bits.end);
+        (place as usize, u64::MAX << before & u64::MAX >> behind)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_have_each_bit_once() {
+        for bits in [0..0, 70..70, 5..6, 63..64, 64..128, 0..256, 60..70, 1..200] {
+            let of_word = |(place, word): (usize, u64)| {
+                (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| place as u32 * 64 + bit)
+            };
+            assert!(words(bits.clone()).flat_map(of_word).eq(bits.clone()), "{bits:?}");
         }
     }
 }
