@@ -50,6 +50,12 @@ impl Measures {
     pub(super) fn get(&self, number: u32) -> Option<Measure> {
         measure_at(&self.memory, number)
     }
+
+    /// When the bucket of the measure with this number will be full again.
+    #[cfg(test)]
+    pub(super) fn bucket(&self, number: u32) -> &std::sync::atomic::AtomicU64 {
+        self.memory.u64(number as usize, std::mem::offset_of!(Special, full_ns))
+    }
 }
 
 /// The measure with this number in a map SPECIAL.

@@ -7,9 +7,13 @@
 use std::collections::HashMap;
 use std::mem::offset_of;
 use std::net::IpAddr;
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Release;
 
 use xdpban_common::{Control, NEVER, Slot4, Slot6, Special, map};
+#[cfg(test)]
+use xdpban_engine::measure::Action;
 use xdpban_engine::measure::Measure;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Mono;
@@ -190,13 +194,24 @@ impl Tables {
         Ok(reconciled)
     }
 
+    /// The bucket of a target that is throttled: see [`Special::full_ns`].
+    #[cfg(test)]
+    pub(super) fn bucket(&self, target: &Target) -> Option<&AtomicU64> {
+        let value = self.value(target)?;
+        let is_throttle = matches!(self.measures.get(value.special)?.action, Action::Throttle(_));
+        is_throttle.then(|| self.measures.bucket(value.special))
+    }
+
     /// The entry of exactly `target`.
     pub(super) fn entry(&self, target: &Target) -> Option<Entry> {
-        let value = match target.address() {
+        self.value(target).map(|value| self.entry_of(&value))
+    }
+
+    fn value(&self, target: &Target) -> Option<Value> {
+        match target.address() {
             IpAddr::V4(_) => self.v4.value(target),
             IpAddr::V6(_) => self.v6.value(target),
-        };
-        value.map(|value| self.entry_of(&value))
+        }
     }
 
     /// Every entry, in no order; also those that have expired and have not been removed.

@@ -7,6 +7,8 @@ pub(super) const SERVICE_VLAN: u16 = 0x88a8;
 pub(super) const OLD_SERVICE_VLAN: u16 = 0x9100;
 pub(super) const TCP: u8 = 6;
 pub(super) const ICMPV6: u8 = 58;
+pub(super) const SYN: u8 = 0x02;
+pub(super) const ACK: u8 = 0x10;
 
 /// A frame whose Ethernet header is followed by tags, then by a payload of `ethertype`.
 pub(super) fn ethernet(tags: &[u16], ethertype: u16, payload: &[u8]) -> Vec<u8> {
@@ -41,6 +43,15 @@ pub(super) fn ipv6(source: &str) -> Vec<u8> {
 
 pub(super) fn tagged_ipv6(tags: &[u16], source: &str) -> Vec<u8> {
     ethernet(tags, 0x86dd, &ipv6_packet(source, TCP, &[0; 20]))
+}
+
+/// A TCP segment to that port with those flags, over the protocol of its source.
+pub(super) fn ip_tcp(source: &str, port: u16, flags: u8) -> Vec<u8> {
+    let mut frame = if source.contains(':') { ipv6(source) } else { ipv4(source) };
+    let header = frame.len() - 20;
+    frame[header + 2..header + 4].copy_from_slice(&port.to_be_bytes());
+    frame[header + 13] = flags;
+    frame
 }
 
 /// An ICMPv6 message of that type.

@@ -2,9 +2,14 @@
 //! outside and nothing stays behind, even if it is killed.
 
 mod attaching;
+mod fixtures;
 mod frame;
 mod pinning;
+mod programs;
+mod property;
+mod random;
 mod rates;
+mod reference;
 mod tables;
 mod verdicts;
 mod verifier;
@@ -12,6 +17,7 @@ mod verifier;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -41,7 +47,7 @@ struct Lab {
 }
 
 /// Runs a test in a lab of its own, on a thread whose namespaces end with it.
-fn in_lab(test: impl FnOnce(&Lab) + Send + 'static) {
+fn in_lab<T: Send + 'static>(test: impl FnOnce(&Lab) -> T + Send + 'static) -> T {
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test loads BPF programs and makes network namespaces, for which it needs root: run it with sudo"
@@ -52,11 +58,29 @@ fn in_lab(test: impl FnOnce(&Lab) + Send + 'static) {
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("a private mount namespace");
         let directory = tempfile::tempdir().expect("a temporary directory");
         mount(Some("bpf"), directory.path(), Some("bpf"), MsFlags::empty(), None::<&str>).expect("a bpffs");
-        test(&Lab { directory });
+        test(&Lab { directory })
     });
-    if let Err(panic) = lab.join() {
-        resume_unwind(panic);
-    }
+    lab.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Runs a test with the one gate that all such tests share, since the verifier takes a while for each (minutes, where the
+/// kernel is emulated). Nothing is blocked or allowed in it.
+fn with_gate(test: impl FnOnce(&mut Gate)) {
+    static GATE: Mutex<Option<Gate>> = Mutex::new(None);
+    let mut shared = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+    // A test that fails leaves none.
+    let mut gate = shared.take().unwrap_or_else(|| in_lab(Lab::open));
+    clear(&mut gate);
+    test(&mut gate);
+    *shared = Some(gate);
+}
+
+/// Takes out whatever is blocked or allowed, and has the gate enforce.
+fn clear(gate: &mut Gate) {
+    let targets: Vec<_> = gate.entries().map(|(target, _)| target).collect();
+    gate.remove(&targets);
+    gate.set_allow(&[]).unwrap();
+    gate.set_dry_run(false);
 }
 
 impl Drop for Lab {
