@@ -36,9 +36,12 @@ impl Counts {
         unsafe { Counts { packets: &raw mut (*slot).packets, bytes: &raw mut (*slot).bytes } }
     }
 
-    /// Counts. Several CPUs may do so at once, so the additions are atomic.
+    /// Counts, where there is an entry. Several CPUs may do so at once, so the additions are atomic.
     #[inline(always)]
     pub(crate) fn add(self, amount: &Amount) {
+        if self.packets.is_null() {
+            return;
+        }
         // SAFETY: a pointer that a lookup returned is valid until the program ends, and both fields are aligned.
         unsafe {
             atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.packets, amount.packets);

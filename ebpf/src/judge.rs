@@ -10,10 +10,12 @@ use crate::scope;
 use crate::source::{Source, Unparsed, source};
 use crate::table::{Address, Entry, find};
 
-/// What was found: the outcome, and the counts of the entry that drops the packet where one does.
+/// What was found.
 pub(crate) struct Verdict {
     pub(crate) outcome: Outcome,
-    pub(crate) counts: Option<Counts>,
+    /// Those of the entry that drops the packet, where one does. Not an `Option`: what that leaves undefined the compiler
+    /// moves around, which verifiers before 6.3 do not allow.
+    pub(crate) counts: Counts,
     /// Whether the packet passes all the same, as nothing is enforced.
     pub(crate) dry_run: bool,
 }
@@ -39,13 +41,13 @@ pub(crate) fn judge(frame: &Frame, tokens: &Amount) -> Result<Verdict, Unparsed>
     if !outcome.drops() {
         return Ok(Verdict::of(outcome));
     }
-    Ok(Verdict { outcome, counts: Some(entry.counts), dry_run: control.dry_run != 0 })
+    Ok(Verdict { outcome, counts: entry.counts, dry_run: control.dry_run != 0 })
 }
 
 impl Verdict {
     #[inline(always)]
     pub(crate) fn of(outcome: Outcome) -> Verdict {
-        Verdict { outcome, counts: None, dry_run: false }
+        Verdict { outcome, counts: Counts::NONE, dry_run: false }
     }
 }
 

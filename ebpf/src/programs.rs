@@ -26,14 +26,13 @@ fn verdict(frame: &Frame, tokens: &Amount) -> Verdict {
     }
 }
 
-/// Counts what became of a frame and says whether it is dropped.
+/// Counts what became of a frame and says whether it is dropped. `frame` reads from the context where the frame is: to tell
+/// of the frame the program reads it anew, so that the verifier does not carry on what it has learned of it so far.
 #[inline(always)]
-fn drops(frame: &Frame, amount: Amount) -> bool {
-    let Verdict { outcome, counts, dry_run } = verdict(frame, &amount);
+fn drops(frame: impl Fn() -> Frame, amount: Amount) -> bool {
+    let Verdict { outcome, counts, dry_run } = verdict(&frame(), &amount);
     count::total(outcome, &amount);
-    if let Some(counts) = counts {
-        counts.add(&amount);
-    }
+    counts.add(&amount);
     trace::packet(frame, outcome, &amount);
     outcome.drops() && !dry_run
 }
@@ -45,17 +44,17 @@ fn xdp_verdict(drops: bool) -> u32 {
 
 #[xdp]
 fn xdpban(ctx: XdpContext) -> u32 {
-    let frame = Frame::new(ctx.data(), ctx.data_end());
-    xdp_verdict(drops(&frame, Amount { packets: 1, bytes: frame.len() }))
+    let frame = || Frame::new(ctx.data(), ctx.data_end());
+    xdp_verdict(drops(frame, Amount { packets: 1, bytes: frame().len() }))
 }
 
 /// For drivers that hand over a large packet in several buffers. The headers are in the first.
 #[xdp(frags)]
 fn xdpban_frags(ctx: XdpContext) -> u32 {
-    let frame = Frame::new(ctx.data(), ctx.data_end());
+    let frame = || Frame::new(ctx.data(), ctx.data_end());
     // SAFETY: the helper reads the length from the context that the kernel passed in.
     let bytes = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
-    xdp_verdict(drops(&frame, Amount { packets: 1, bytes }))
+    xdp_verdict(drops(frame, Amount { packets: 1, bytes }))
 }
 
 /// `TC_ACT_UNSPEC` leaves packets to other classifiers.
@@ -67,11 +66,11 @@ fn xdpban_tc(ctx: TcContext) -> i32 {
         // Where this fails, the frame stays as short as it was, and passes as such.
         ctx.pull_data(wanted).ok();
     }
-    let frame = Frame::new(ctx.data(), ctx.data_end());
+    let frame = || Frame::new(ctx.data(), ctx.data_end());
     // SAFETY: the context that the kernel passed in; the field is there since 5.1.
     let segments = unsafe { (*ctx.skb.skb).gso_segs };
     let amount = Amount { packets: u64::from(segments.max(1)), bytes: u64::from(len) };
-    if drops(&frame, amount) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+    if drops(frame, amount) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
 }
 
 /// Tells the outcome of a packet without leaving a trace of it. Never attached: the controller runs it to ask.

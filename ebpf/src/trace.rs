@@ -29,9 +29,9 @@ static TRACED: PerCpuArray<Spent, 1> = PerCpuArray::new();
 
 /// Tells of a packet where that was asked for and the second's share is not spent.
 #[inline(always)]
-pub(crate) fn packet(frame: &Frame, outcome: Outcome, amount: &Amount) {
+pub(crate) fn packet(frame: impl Fn() -> Frame, outcome: Outcome, amount: &Amount) {
     if level_enabled(Level::Info) && within_share() {
-        tell(frame, outcome, amount);
+        tell(&frame(), outcome, amount);
     }
 }
 
