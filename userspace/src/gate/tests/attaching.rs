@@ -11,7 +11,8 @@ use aya_log::EbpfLogger;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::frame::{ipv4, ipv6};
+use super::fixtures::fixtures;
+use super::frame::{SERVICE_VLAN, VLAN, ipv4, ipv6};
 use super::*;
 use crate::config::Mode;
 use crate::host::{self, Link};
@@ -360,14 +361,18 @@ fn an_interface_without_ethernet_headers_is_refused() {
     });
 }
 
+/// A pair of which the driver of `v0` refuses XDP, for want of queues.
+fn veth_short_of_queues() {
+    let queues = "link add v1 numtxqueues 4 numrxqueues 4 type veth peer name v0 numtxqueues 1 numrxqueues 1";
+    run("ip", &queues.split(' ').collect::<Vec<_>>());
+    run("ip", &["link", "set", "v0", "up"]);
+    run("ip", &["link", "set", "v1", "up"]);
+}
+
 #[test]
 fn a_driver_that_is_short_of_queues_is_quoted_and_auto_goes_to_tc() {
     in_lab(|lab| {
-        let queues =
-            "link add v1 numtxqueues 4 numrxqueues 4 type veth peer name v0 numtxqueues 1 numrxqueues 1";
-        run("ip", &queues.split(' ').collect::<Vec<_>>());
-        run("ip", &["link", "set", "v0", "up"]);
-        run("ip", &["link", "set", "v1", "up"]);
+        veth_short_of_queues();
         let mut gate = lab.open();
         block(&mut gate, &["203.0.113.7"]);
         let error = gate.attach("v0", Mode::Native).unwrap_err().to_string();
@@ -378,6 +383,44 @@ fn a_driver_that_is_short_of_queues_is_quoted_and_auto_goes_to_tc() {
         assert!(attached.warning.unwrap().contains("rx queues"));
         assert_eq!(verdict_on_the_wire(&gate, "v1", &ipv4("203.0.113.7")), Outcome::Exact4);
         assert_eq!(verdict_on_the_wire(&gate, "v1", &ipv4("203.0.113.8")), Outcome::Clean);
+    });
+}
+
+#[test]
+fn where_a_driver_refuses_verdicts_and_counts_are_those_of_the_driver() {
+    in_lab(|lab| {
+        // Of a frame with a VLAN tag the kernel takes the tag off before TC sees it.
+        let has_tag =
+            |frame: &[u8]| frame[12..14] == VLAN.to_be_bytes() || frame[12..14] == SERVICE_VLAN.to_be_bytes();
+        let frames: Vec<_> =
+            fixtures().into_iter().map(|(frame, ..)| frame).filter(|frame| !has_tag(frame)).collect();
+        let mut seen = Vec::new();
+        for (expected, make) in
+            [(AttachedMode::Native, quiet_veth as fn(&Lab)), (AttachedMode::Tc, |_| veth_short_of_queues())]
+        {
+            make(lab);
+            let mut gate = lab.open();
+            fixtures::fill(&mut gate);
+            assert_eq!(gate.attach("v0", Mode::Auto).unwrap().mode, expected);
+            for frame in &frames {
+                send("v1", frame);
+            }
+            let judged = |totals: &Totals| totals.passed() + totals.dropped();
+            let mut totals = gate.totals().unwrap();
+            for _ in 0..200 {
+                if judged(&totals) >= frames.len() as u64 {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(5));
+                totals = gate.totals().unwrap();
+            }
+            assert_eq!(judged(&totals), frames.len() as u64, "{expected}");
+            seen.push((totals, entries(&gate)));
+            drop(gate);
+            detach(&lab.pins()).unwrap();
+            run("ip", &["link", "del", "v0"]);
+        }
+        assert_eq!(seen[0], seen[1]);
     });
 }
 

@@ -66,7 +66,7 @@ const NESTED: [&str; 10] = [
 const ALLOWED: [&str; 3] = ["198.51.100.8/29", "2001:db8:2:1::/64", "192.0.2.200"];
 
 /// Frames, what becomes of them, and the block that they are counted in or take a token of.
-fn fixtures() -> Vec<(Vec<u8>, Outcome, Option<&'static str>)> {
+pub(super) fn fixtures() -> Vec<(Vec<u8>, Outcome, Option<&'static str>)> {
     let syn = |source, port| ip_tcp(source, port, SYN);
     let answer = |source, port| ip_tcp(source, port, SYN | ACK);
     let mut cut = ipv4("203.0.113.1");
@@ -161,7 +161,8 @@ fn the_reference_knows_each_verdict() {
     }
 }
 
-fn fill(gate: &mut Gate) {
+/// Blocks and allows what the fixtures are for.
+pub(super) fn fill(gate: &mut Gate) {
     let insertion = |(text, measure, expires, _)| Insertion { target: target(text), expires, measure };
     assert_eq!(gate.insert(&blocks().into_iter().map(insertion).collect::<Vec<_>>()), [0usize; 0]);
     gate.set_allow(&ALLOWED.map(target)).unwrap();
