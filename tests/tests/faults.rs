@@ -339,6 +339,25 @@ fn a_table_that_someone_unpinned_is_filled_from_the_record() -> Result<()> {
 }
 
 #[test]
+fn pins_that_someone_removes_under_a_running_controller_open_no_gate() -> Result<()> {
+    let lab = Lab::new()?;
+    let controller = start(&lab)?;
+    lab.xdpban(&["block", ATTACKER, "--for", "1h", "--reason", "a reason"])?.success()?;
+    let stream = lab.stream(Side::Attacker, Side::Attacker.v4(), Duration::from_micros(500))?;
+    lab.sh(&format!("rm {PINS}/v*/*"))?;
+    assert_eq!(is_blocked(&lab)?["reason"], "a reason");
+    lab.log().invalid_user(1, "10.99.70.1")?;
+    lab.blocked("10.99.70.1")?;
+    controller.stop()?;
+    // Neither tables nor programs are to be found by their pins; the links are.
+    let _controller = start(&lab)?;
+    assert_eq!(is_blocked(&lab)?["reason"], "a reason");
+    let (sent, received) = stream.stop()?;
+    ensure!(sent > 0 && received == 0, "{received} of {sent} datagrams got through");
+    Ok(())
+}
+
+#[test]
 fn pins_of_another_version_are_cleared_away() -> Result<()> {
     let lab = Lab::new()?;
     for layout in ["v0", "v999"] {

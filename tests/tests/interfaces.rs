@@ -161,6 +161,45 @@ fn an_interface_is_deleted_and_made_again_under_traffic() -> Result<()> {
 }
 
 #[test]
+fn an_interface_that_is_made_again_is_closed_before_it_is_up() -> Result<()> {
+    let lab = Lab::new()?;
+    let _controller = lab.start_controller(&config(&lab, "[\"eth0\", \"wan?\"]"))?;
+    lab.xdpban(&["block", "192.0.2.1"])?.success()?;
+    // Sends without a break, for no longer than the test can take.
+    let datagrams = "while [ $SECONDS -lt 60 ]; do echo x > /dev/udp/192.0.2.2/9; sleep 0.001; done";
+    let mut sender = lab.command(Side::Attacker, "bash");
+    let mut sender = sender.args(["-c", datagrams]).stderr(Stdio::null()).spawn().context("start bash")?;
+    let pid = sender.id();
+    lab.sh(&format!(
+        "until [ \"$(readlink /proc/{pid}/ns/net)\" != \"$(readlink /proc/self/ns/net)\" ]; do sleep 0.01; done"
+    ))?;
+    let arrived = |lab: &Lab| lab.sh("awk '/^Udp:/ { ports = $3 } END { print ports }' /proc/net/snmp");
+    let before = arrived(&lab)?;
+    let mut dropped = 0;
+    for _ in 0..3 {
+        lab.sh(&format!(
+            "ip link add wan0 type veth peer name far0 netns {pid} && \
+             nsenter --net --target {pid} ip address add 192.0.2.1/24 dev far0 && \
+             nsenter --net --target {pid} ip link set far0 up"
+        ))?;
+        becomes_guarded(&lab, &["eth0 native", "wan0 native"])?;
+        lab.sh("ip address add 192.0.2.2/24 dev wan0 && ip link set wan0 up")?;
+        lab.eventually("its packets are dropped", SOON, |lab| {
+            let entry = lab.entry("192.0.2.1")?.context("it is not blocked")?;
+            Ok(entry["dropped_packets"].as_u64() > Some(dropped))
+        })?;
+        lab.sh("ip link delete wan0")?;
+        becomes_guarded(&lab, &["eth0 native"])?;
+        let entry = lab.entry("192.0.2.1")?.context("it is not blocked any longer")?;
+        dropped = entry["dropped_packets"].as_u64().context("no count")?;
+    }
+    sender.kill().context("end bash")?;
+    sender.wait().context("wait for bash")?;
+    assert_eq!(arrived(&lab)?, before, "of {dropped} that were dropped");
+    Ok(())
+}
+
+#[test]
 fn an_interface_that_goes_to_another_namespace_is_let_go_and_guarded_when_it_is_back() -> Result<()> {
     let lab = Lab::new()?;
     lab.sh("ip link add wan0 type veth peer name far0")?;

@@ -232,7 +232,9 @@ mod tests {
     fn words_have_each_bit_once() {
         for bits in [0..0, 70..70, 5..6, 63..64, 64..128, 0..256, 60..70, 1..200] {
             let of_word = |(place, word): (usize, u64)| {
-                (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| place as u32 * 64 + bit)
+                (0..64)
+                    .filter(move |bit| word >> bit & 1 == 1)
+                    .map(move |bit| u32::try_from(place).unwrap() * 64 + bit)
             };
             assert!(words(bits.clone()).flat_map(of_word).eq(bits.clone()), "{bits:?}");
         }
