@@ -33,8 +33,9 @@ fn drops(frame: impl Fn() -> Frame, amount: Amount) -> bool {
     let Verdict { outcome, counts, dry_run } = verdict(&frame(), &amount);
     count::total(outcome, &amount);
     counts.add(&amount);
+    let drops = outcome.drops() && !dry_run;
     trace::packet(frame, outcome, &amount);
-    outcome.drops() && !dry_run
+    drops
 }
 
 #[inline(always)]

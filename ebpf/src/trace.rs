@@ -17,11 +17,15 @@ const PER_SECOND: u64 = 100;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// What was told in the second under way.
+/// What was told in the second under way, and of the packet that is told of: through memory, so that the verifier carries
+/// nothing of what it knows about each into the telling.
 #[repr(C)]
 struct Spent {
     since_ns: u64,
     messages: u64,
+    bytes: u64,
+    outcome: u32,
+    reserved: u32,
 }
 
 #[btf_map]
@@ -30,32 +34,44 @@ static TRACED: PerCpuArray<Spent, 1> = PerCpuArray::new();
 /// Tells of a packet where that was asked for and the second's share is not spent.
 #[inline(always)]
 pub(crate) fn packet(frame: impl Fn() -> Frame, outcome: Outcome, amount: &Amount) {
-    if level_enabled(Level::Info) && within_share() {
-        tell(&frame(), outcome, amount);
+    if level_enabled(Level::Info)
+        && let Some(spent) = share()
+    {
+        // SAFETY: the lookup returned this CPU's slot, whose fields are aligned.
+        let (number, bytes) = unsafe {
+            (&raw mut (*spent).outcome).write_volatile(outcome as u32);
+            (&raw mut (*spent).bytes).write_volatile(amount.bytes);
+            ((&raw const (*spent).outcome).read_volatile(), (&raw const (*spent).bytes).read_volatile())
+        };
+        if let Some(outcome) = Outcome::from_number(number) {
+            tell(&frame(), outcome, bytes);
+        }
     }
 }
 
+/// This CPU's slot, where the second's share is not spent.
 #[inline(always)]
-fn within_share() -> bool {
-    let Some(spent) = TRACED.get_ptr_mut(0) else { return false };
+fn share() -> Option<*mut Spent> {
+    let slot = TRACED.get_ptr_mut(0)?;
     // SAFETY: the lookup returned this CPU's slot.
-    let spent = unsafe { &mut *spent };
+    let spent = unsafe { &mut *slot };
     // SAFETY: the helper takes nothing and reads a clock.
     let now = unsafe { bpf_ktime_get_ns() };
     if now - spent.since_ns >= SECOND_NS {
-        *spent = Spent { since_ns: now, messages: 0 };
+        spent.since_ns = now;
+        spent.messages = 0;
     }
     spent.messages += 1;
-    spent.messages <= PER_SECOND
+    (spent.messages <= PER_SECOND).then_some(slot)
 }
 
 #[inline(always)]
-fn tell(frame: &Frame, outcome: Outcome, amount: &Amount) {
+fn tell(frame: &Frame, outcome: Outcome, bytes: u64) {
     let verdict = words(outcome);
     match source(frame) {
-        Ok(Source::V4(v4)) => info!((), "{:i} {}, {} bytes", v4.address, verdict, amount.bytes),
-        Ok(Source::V6(v6)) => info!((), "{:i} {}, {} bytes", v6.address, verdict, amount.bytes),
-        Err(_) => info!((), "a frame without a source {}, {} bytes", verdict, amount.bytes),
+        Ok(Source::V4(v4)) => info!((), "{:i} {}, {} bytes", v4.address, verdict, bytes),
+        Ok(Source::V6(v6)) => info!((), "{:i} {}, {} bytes", v6.address, verdict, bytes),
+        Err(_) => info!((), "a frame without a source {}, {} bytes", verdict, bytes),
     }
 }
 
