@@ -17,15 +17,24 @@ const PER_SECOND: u64 = 100;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// What was told in the second under way, and of the packet that is told of: through memory, so that the verifier carries
-/// nothing of what it knows about each into the telling.
+/// What was told in the second under way, and what is to be told now.
 #[repr(C)]
 struct Spent {
     since_ns: u64,
     messages: u64,
+    packet: Packet,
+}
+
+/// What is told of a packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Packet {
     bytes: u64,
-    outcome: u32,
-    reserved: u32,
+    address: [u8; 16],
+    /// How many bytes of the address there are: none, 4 or 16.
+    address_len: u32,
+    /// What became of it: a number that [`words`] knows.
+    verdict: u32,
 }
 
 #[btf_map]
@@ -37,15 +46,26 @@ pub(crate) fn packet(frame: impl Fn() -> Frame, outcome: Outcome, amount: &Amoun
     if level_enabled(Level::Info)
         && let Some(spent) = share()
     {
-        // SAFETY: the lookup returned this CPU's slot, whose fields are aligned.
-        let (number, bytes) = unsafe {
-            (&raw mut (*spent).outcome).write_volatile(outcome as u32);
-            (&raw mut (*spent).bytes).write_volatile(amount.bytes);
-            ((&raw const (*spent).outcome).read_volatile(), (&raw const (*spent).bytes).read_volatile())
-        };
-        if let Some(outcome) = Outcome::from_number(number) {
-            tell(&frame(), outcome, bytes);
+        let mut packet =
+            Packet { bytes: amount.bytes, address: [0; 16], address_len: 0, verdict: verdict(outcome) };
+        match source(&frame()) {
+            Ok(Source::V4(v4)) => {
+                let [a, b, c, d] = v4.address;
+                [packet.address[0], packet.address[1], packet.address[2], packet.address[3]] = [a, b, c, d];
+                packet.address_len = 4;
+            }
+            Ok(Source::V6(v6)) => {
+                packet.address = v6.address;
+                packet.address_len = 16;
+            }
+            Err(_) => {}
         }
+        // Through memory, so that the verifier follows the telling once, and not for each way that led to it.
+        // SAFETY: the lookup returned this CPU's slot, which is aligned.
+        tell(unsafe {
+            (&raw mut (*spent).packet).write_volatile(packet);
+            (&raw const (*spent).packet).read_volatile()
+        });
     }
 }
 
@@ -66,25 +86,35 @@ fn share() -> Option<*mut Spent> {
 }
 
 #[inline(always)]
-fn tell(frame: &Frame, outcome: Outcome, bytes: u64) {
-    let verdict = words(outcome);
-    match source(frame) {
-        Ok(Source::V4(v4)) => info!((), "{:i} {}, {} bytes", v4.address, verdict, bytes),
-        Ok(Source::V6(v6)) => info!((), "{:i} {}, {} bytes", v6.address, verdict, bytes),
-        Err(_) => info!((), "a frame without a source {}, {} bytes", verdict, bytes),
+fn tell(Packet { bytes, address, address_len, verdict }: Packet) {
+    let verdict = words(verdict);
+    let [a, b, c, d, ..] = address;
+    match address_len {
+        4 => info!((), "{:i} {}, {} bytes", [a, b, c, d], verdict, bytes),
+        16 => info!((), "{:i} {}, {} bytes", address, verdict, bytes),
+        _ => info!((), "a frame without a source {}, {} bytes", verdict, bytes),
+    }
+}
+
+/// Few, since the verifier follows the whole telling for each.
+#[inline(always)]
+fn verdict(outcome: Outcome) -> u32 {
+    match outcome {
+        Outcome::Clean | Outcome::NotIp | Outcome::TooShort => 0,
+        Outcome::Exempt | Outcome::Allowed | Outcome::OutOfScope => 1,
+        Outcome::WithinRate => 2,
+        Outcome::Throttled => 3,
+        Outcome::Exact4 | Outcome::Exact6 | Outcome::Prefix4 | Outcome::Prefix6 => 4,
     }
 }
 
 #[inline(always)]
-fn words(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Clean | Outcome::NotIp | Outcome::TooShort => "passed",
-        Outcome::Exempt => "passed, since such packets always do",
-        Outcome::Allowed => "passed, since it is allowed",
-        Outcome::Exact4 | Outcome::Exact6 => "dropped",
-        Outcome::Prefix4 | Outcome::Prefix6 => "dropped for its prefix",
-        Outcome::OutOfScope => "passed, since only others of its source are blocked",
-        Outcome::WithinRate => "passed within its rate",
-        Outcome::Throttled => "dropped beyond its rate",
+fn words(verdict: u32) -> &'static str {
+    match verdict {
+        0 => "passed",
+        1 => "passed, although its source is blocked",
+        2 => "passed within its rate",
+        3 => "dropped beyond its rate",
+        _ => "dropped",
     }
 }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::Relaxed;
 
+use xdpban_common::NESTED6;
 use xdpban_engine::measure::{Action, Ports, Rate, Scope};
 
 use super::frame::*;
@@ -13,9 +14,9 @@ use super::*;
 const EXPIRED: Option<Mono> = Some(Mono(1));
 
 /// What is blocked: the target, what befalls it, until when, and whether its bucket is empty.
-fn blocks() -> Vec<(&'static str, Measure, Option<Mono>, bool)> {
+fn blocks() -> Vec<(Target, Measure, Option<Mono>, bool)> {
     let everything = Measure::default();
-    let mut blocks = vec![
+    let blocks = [
         ("203.0.113.1", everything, None, false),
         ("203.0.113.2", everything, EXPIRED, false),
         ("203.0.113.3", only(&[22, 2222], false), None, false),
@@ -42,26 +43,17 @@ fn blocks() -> Vec<(&'static str, Measure, Option<Mono>, bool)> {
         ("2001:db8:4::/64", throttle(&[]), None, false),
         ("2001:db8:5::/48", throttle(&[]), None, true),
         ("fe80::/64", everything, None, false),
+        ("10.0.0.0/8", everything, None, false),
+        ("3fff::/20", everything, None, false),
     ];
-    // As deep as networks can lie in each other, or are looked at: only the widest has not expired.
-    blocks.extend(NESTED.map(|network| (network, everything, EXPIRED, false)));
-    blocks.push(("10.0.0.0/8", everything, None, false));
-    blocks
+    // As many networks in each other as are looked at; only the widest, which stands above, has not expired.
+    let nested4 = (9..=31).map(|len| Target::prefix("10.1.1.1".parse().unwrap(), len));
+    let nested6 = (21..20 + u8::try_from(NESTED6).unwrap())
+        .map(|len| Target::prefix("3fff:1::1".parse().unwrap(), len));
+    let nested = nested4.chain(nested6).map(|network| (network, everything, EXPIRED, false));
+    let of_text = |(text, measure, expires, is_spent)| (target(text), measure, expires, is_spent);
+    blocks.into_iter().map(of_text).chain(nested).collect()
 }
-
-/// Networks in each other, more of them than a search for the first live one may stop at.
-const NESTED: [&str; 10] = [
-    "10.1.1.0/31",
-    "10.1.1.0/30",
-    "10.1.1.0/29",
-    "10.1.1.0/28",
-    "10.1.1.0/27",
-    "10.1.1.0/26",
-    "10.1.1.0/25",
-    "10.1.1.0/24",
-    "10.1.0.0/23",
-    "10.1.0.0/22",
-];
 
 const ALLOWED: [&str; 3] = ["198.51.100.8/29", "2001:db8:2:1::/64", "192.0.2.200"];
 
@@ -99,6 +91,7 @@ pub(super) fn fixtures() -> Vec<(Vec<u8>, Outcome, Option<&'static str>)> {
         (ipv4("198.51.100.64"), Outcome::Prefix4, Some("198.51.100.0/24")),
         (syn("198.51.100.65", 80), Outcome::Prefix4, Some("198.51.100.0/24")),
         (ipv4("10.1.1.1"), Outcome::Prefix4, Some("10.0.0.0/8")),
+        (ipv6("3fff:1::1"), Outcome::Prefix6, Some("3fff::/20")),
         (syn("203.0.113.3", 22), Outcome::Exact4, Some("203.0.113.3")),
         (answer("203.0.113.3", 2222), Outcome::Exact4, Some("203.0.113.3")),
         (syn("203.0.113.3", 80), Outcome::OutOfScope, None),
@@ -147,9 +140,9 @@ fn in_a_dry_run_everything_passes_and_is_counted() {
 /// The reference is held to the fixtures, too: it judges more than these.
 #[test]
 fn the_reference_knows_each_verdict() {
-    let block = |(text, measure, expires, is_spent)| {
+    let block = |(target, measure, expires, is_spent)| {
         let is_expired = expires == EXPIRED;
-        (target(text), Block { is_expired, measure, is_spent, packets: 0, bytes: 0, tokens: 0 })
+        (target, Block { is_expired, measure, is_spent, packets: 0, bytes: 0, tokens: 0 })
     };
     let reference = Reference {
         blocks: blocks().into_iter().map(block).collect(),
@@ -163,11 +156,11 @@ fn the_reference_knows_each_verdict() {
 
 /// Blocks and allows what the fixtures are for.
 pub(super) fn fill(gate: &mut Gate) {
-    let insertion = |(text, measure, expires, _)| Insertion { target: target(text), expires, measure };
+    let insertion = |(target, measure, expires, _)| Insertion { target, expires, measure };
     assert_eq!(gate.insert(&blocks().into_iter().map(insertion).collect::<Vec<_>>()), [0usize; 0]);
     gate.set_allow(&ALLOWED.map(target)).unwrap();
-    for (text, _, _, is_spent) in blocks() {
-        if let Some(full_ns) = gate.tables.bucket(&target(text)) {
+    for (target, _, _, is_spent) in blocks() {
+        if let Some(full_ns) = gate.tables.bucket(&target) {
             full_ns.store(if is_spent { NEVER } else { 0 }, Relaxed);
         }
     }
