@@ -63,6 +63,12 @@ impl<'a> Columns<'a> {
         self.set("key", Value::Unrecorded(key(target).into()));
     }
 
+    /// The users that were tried, where they are among the columns.
+    pub(super) fn users(&self) -> &[Arc<str>] {
+        let users = self.0.iter().find(|(name, _)| name == "users");
+        if let Some((_, Value::Texts(users))) = users { users } else { &[] }
+    }
+
     /// Adds a row to `incidents`; returns its id.
     pub(super) fn insert(&self, connection: &Connection) -> rusqlite::Result<i64> {
         let names: Vec<&str> = self.0.iter().map(|(name, _)| &**name).collect();

@@ -49,7 +49,7 @@ pub(super) fn incidents(connection: &Connection) -> rusqlite::Result<()> {
     while let Some(row) = rows.next()? {
         let columns = columns(row)?;
         let id = columns.insert(connection)?;
-        tried::index(connection, id)?;
+        tried::index(connection, id, columns.users())?;
         ledger.append(Wall(row.get("last_seen")?), "incident.migrated", Some(id), &columns.body()?)?;
     }
     Ok(())

@@ -293,7 +293,7 @@ pub(super) fn open(
     columns: &Columns<'_>,
 ) -> rusqlite::Result<i64> {
     let id = columns.insert(ledger.connection)?;
-    tried::index(ledger.connection, id)?;
+    tried::index(ledger.connection, id, columns.users())?;
     ledger.append(at, kind, Some(id), &columns.body()?)?;
     Ok(id)
 }
@@ -307,7 +307,7 @@ pub(super) fn extend(
 ) -> rusqlite::Result<()> {
     tried::forget(ledger.connection, id)?;
     columns.update(ledger.connection, id)?;
-    tried::index(ledger.connection, id)?;
+    tried::index(ledger.connection, id, columns.users())?;
     ledger.append(at, "incident.extended", Some(id), &columns.body()?)
 }
 
