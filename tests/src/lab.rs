@@ -165,6 +165,11 @@ impl Lab {
         Stream::start((self.network.of(side), from), self.receiver(from), interval)
     }
 
+    /// Packets to the host that the lab itself has dropped so far, for want of a processor: none of them has met the gate's verdict.
+    pub fn dropped_by_itself(&self) -> Result<u64> {
+        self.network.dropped_by_itself()
+    }
+
     /// Sends `count` datagrams from `from` to the host as fast as can be; returns how many arrived.
     pub fn flood(&self, side: Side, from: IpAddr, count: u64) -> Result<u64> {
         traffic::flood((self.network.of(side), from), self.receiver(from), count)

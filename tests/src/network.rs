@@ -10,6 +10,7 @@
 //! frames reach it as they leave the attacker's stack.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
@@ -17,7 +18,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::namespace::Namespace;
-use crate::process::{Transcript, find, inside, line};
+use crate::process::{Transcript, find, inside, line, run};
 
 /// The gateway's address, the way out of the host's network.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
@@ -113,6 +114,27 @@ impl Network {
     /// Gives `side` a further address; its prefix is that of the lab's network.
     pub(crate) fn add_address(&self, side: Side, address: IpAddr) -> Result<()> {
         ip(self.of(side), &add_address("eth0", address))
+    }
+
+    /// Packets to the host that were dropped where no gate stands: on the wire, whose end at the host takes up 256 at a time where
+    /// XDP is on it (veth(4)'s ring), and at full sockets of IPv4. A machine that lets the host wait for a processor loses them.
+    pub(crate) fn dropped_by_itself(&self) -> Result<u64> {
+        let wire = Side::Host.name();
+        let mut command = inside(&self.gateway, None, &find("ip")?);
+        let output = run(command.args(["-json", "-stats", "link", "show", wire]))?;
+        let links: serde_json::Value =
+            serde_json::from_slice(&output.stdout).context("read the output of ip")?;
+        let dropped = links[0]["stats64"]["tx"]["dropped"].as_u64().context("the wire has no counts")?;
+        let counts = self
+            .host
+            .within(|| fs::read_to_string("/proc/thread-self/net/snmp").context("read UDP's counts"))?;
+        let mut udp = counts.lines().filter_map(|line| line.strip_prefix("Udp: "));
+        let (names, values) = (udp.next().unwrap_or_default(), udp.next().unwrap_or_default());
+        let place =
+            names.split(' ').position(|name| name == "RcvbufErrors").context("UDP counts no full buffers")?;
+        let full: u64 =
+            values.split(' ').nth(place).unwrap_or_default().parse().context("read UDP's counts")?;
+        Ok(dropped + full)
     }
 
     fn wire(&self) -> Result<()> {
