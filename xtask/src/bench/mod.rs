@@ -25,6 +25,15 @@ pub(crate) enum Bench {
     Gate(gate::Options),
     /// Measure how fast the record is read where there is a million incidents on it; as root
     Record(record::Options),
+    /// Measure how long many blocks take to be made, put on record, restored and swept; as root
+    Load {
+        /// How many targets
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1 << 20))]
+        targets: u32,
+        /// The binary to measure [default: the release build of this tree]
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+    },
 }
 
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
@@ -32,5 +41,6 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
         Bench::Detect { lines, log } => detect::detect(*lines, log.as_deref()),
         Bench::Gate(options) => gate::gate(options),
         Bench::Record(options) => record::record(options),
+        Bench::Load { targets, binary } => gate::load(*targets, binary.as_deref()),
     }
 }

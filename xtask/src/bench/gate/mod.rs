@@ -5,6 +5,7 @@ mod clean;
 mod document;
 mod frame;
 mod lab;
+mod load;
 mod netfilter;
 mod plot;
 mod program;
@@ -21,6 +22,7 @@ use clap::{Args, ValueEnum};
 
 use self::clean::Family;
 use self::lab::{Lab, Sources};
+pub(super) use self::load::load;
 use self::netfilter::Filter;
 use self::report::{Measured, Report};
 use self::xdpban::{Content, Instance};

@@ -1,0 +1,215 @@
+//! `cargo xtask bench load`: how long it takes to block many targets, to have them on record, to restore them as after a
+//! reboot, and to let many end at once while others are blocked; beside the least that it could take.
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::lab::Lab;
+use super::xdpban::{self, Place};
+use crate::root::is_root;
+use crate::step::{say, step};
+use crate::{build, process, workspace};
+
+/// How many end at once.
+const ENDING: u32 = 100_000;
+
+/// For how long these are blocked. It has to be longer than it takes to block them.
+const TIMEOUT: Duration = Duration::from_secs(8);
+
+/// For how long, before and after they end, and how often a line with a new attacker is written.
+const WATCH: Duration = Duration::from_secs(3);
+const EACH: Duration = Duration::from_millis(5);
+
+/// The longest to wait for anything.
+const LIMIT: Duration = Duration::from_secs(300);
+
+pub(crate) fn load(targets: u32, binary: Option<&Path>) -> Result<()> {
+    ensure!(is_root(), "the bench makes network namespaces and loads BPF programs: run it as root");
+    let binary = match binary {
+        Some(binary) => std::path::absolute(binary).context("find the binary")?,
+        None => build::build()?,
+    };
+    let limits = example()?;
+    let lab = Lab::new().context("make the lab")?;
+    let place = Place::new(&lab, &binary, 0)?;
+    let document = measure(&lab, &place, targets, &limits)?;
+    print(&document)?;
+    writeln!(std::io::stdout(), "{document:#}").context("write to standard output")
+}
+
+/// The example that measures the least that it could take.
+fn example() -> Result<PathBuf> {
+    step("the limits", || {
+        let build = ["build", "--release", "--package", "xdpban", "--example", "limits"];
+        process::run(workspace::cargo().args(build))
+    })?;
+    Ok(workspace::target_dir()?.join("release/examples/limits"))
+}
+
+fn measure(lab: &Lab, place: &Place, targets: u32, limits: &Path) -> Result<Value> {
+    let empty = timed(|| place.run())?;
+    let mut running = empty.1;
+    let list = lab.directory().join("list");
+    xdpban::write_addresses(&list, targets)?;
+    let (block, ()) =
+        timed(|| process::output(place.xdpban().args(["block", "--from"]).arg(&list)).map(drop))?;
+    let (record, ()) = timed(|| {
+        // The question waits until what was there to be written is.
+        until(|| Ok(process::output(place.xdpban().args(["incidents", "--limit", "1"])).is_ok()))
+    })?;
+    let (list_json, ()) =
+        timed(|| process::run(place.xdpban().args(["--json", "list"]).stdout(std::process::Stdio::null())))?;
+    let memory = resident(running.pid())?;
+    running.stop()?;
+    let (pinned_json, ()) =
+        timed(|| process::run(place.xdpban().args(["--json", "list"]).stdout(std::process::Stdio::null())))?;
+    process::output(place.xdpban().arg("detach"))?;
+    let (restore, again) = timed(|| place.run())?;
+    running = again;
+    ensure!(blocked(place)? == u64::from(targets), "not all targets were restored");
+    process::output(place.xdpban().args(["unblock", "--all"]))?;
+    let sweep = sweep(place)?;
+    running.stop()?;
+    // At the end, so that what it leaves to the disk does not disturb the rest.
+    let bare = process::output(
+        Command::new(limits).arg(targets.to_string()).arg(lab.pins().join("limits")).arg(lab.directory()),
+    )?;
+    let bare: Value = serde_json::from_str(&bare).context("read the output of the limits")?;
+    Ok(json!({
+        "targets": targets,
+        "block_s": block,
+        "table_alone_s": bare["table"],
+        "on_record_s": block + record,
+        "rows_alone_s": bare["insert"],
+        "restore_s": restore,
+        "start_with_nothing_s": empty.0,
+        "rows_read_s": bare["read"],
+        "list_json_s": list_json,
+        "list_json_without_controller_s": pinned_json,
+        "controller_bytes": memory,
+        "sweep": sweep,
+    }))
+}
+
+/// Lets many blocks end at once while lines with new attackers come in.
+fn sweep(place: &Place) -> Result<Value> {
+    let list = place.directory().join("ending");
+    xdpban::write_addresses(&list, ENDING)?;
+    let timeout = format!("{}s", TIMEOUT.as_secs());
+    let start = Instant::now();
+    process::output(place.xdpban().args(["block", "--from"]).arg(&list).args(["--for", &timeout]))?;
+    ensure!(start.elapsed() < TIMEOUT, "to block {ENDING} took longer than they were to be blocked");
+    sleep((TIMEOUT - start.elapsed()).saturating_sub(WATCH));
+    let mut log = OpenOptions::new().append(true).open(place.log()).context("open the log")?;
+    let (begin, mut number, mut ended) = (Instant::now(), 0u32, None);
+    let mut first_gone = None;
+    while begin.elapsed() < 2 * WATCH || ended.is_none() {
+        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(20, 0, 0, 0)) + number);
+        number += 1;
+        let mut line = String::new();
+        writeln!(line, "Feb  1 00:00:00 gw sshd[{number}]: Invalid user a from {address} port 1024")?;
+        log.write_all(line.as_bytes()).context("write to the log")?;
+        sleep(EACH);
+        if ended.is_none() && number.is_multiple_of(4) {
+            let present = blocked(place)?;
+            if present < u64::from(ENDING) {
+                first_gone.get_or_insert_with(Instant::now);
+            }
+            if present <= u64::from(number) {
+                ended = first_gone.map(|first: Instant| first.elapsed());
+            }
+        }
+        ensure!(begin.elapsed() < LIMIT, "the blocks do not end");
+    }
+    let query = ["--json", "incidents", "--rule", "5710", "--limit", "10000"];
+    let incidents = process::output(place.xdpban().args(query))?;
+    let incidents: Vec<Value> = serde_json::from_str(&incidents).context("read the incidents")?;
+    let mut took: Vec<f64> = incidents.iter().filter_map(|one| one["line_to_block_ms"].as_f64()).collect();
+    took.sort_by(f64::total_cmp);
+    ensure!(took.len() + 10 > number as usize, "of {number} attackers {} were blocked", took.len());
+    Ok(json!({
+        "blocks": ENDING,
+        "ended_within_s": ended.map(|ended| ended.as_secs_f64()),
+        "lines": took.len(),
+        "line_to_block_median_ms": took.get(took.len() / 2),
+        "line_to_block_longest_ms": took.last(),
+    }))
+}
+
+fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
+    let start = Instant::now();
+    let result = work()?;
+    Ok((start.elapsed().as_secs_f64(), result))
+}
+
+fn until(mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !holds()? {
+        ensure!(start.elapsed() < LIMIT, "it does not come about");
+        sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// How many IPv4 addresses are blocked.
+fn blocked(place: &Place) -> Result<u64> {
+    let status = process::output(place.xdpban().args(["--json", "status"]))?;
+    let status: Value = serde_json::from_str(&status).context("read the status")?;
+    status["blocked"]["v4"].as_u64().context("the status does not say how many are blocked")
+}
+
+/// Memory of a process at most so far, in bytes.
+fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("read a process's status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("find its memory")?;
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("read its memory")?;
+    Ok(kilobytes * 1024)
+}
+
+fn print(document: &Value) -> Result<()> {
+    let seconds = |value: &Value| value.as_f64().context("a figure is missing");
+    let line = |what: &str, figure: &Value, limit_of: &str, limit: &Value| {
+        let (figure, limit) = (seconds(figure)?, seconds(limit)?);
+        say(format_args!("{what:<44}{figure:>8.2} s   {limit_of} {limit:.2} s"));
+        anyhow::Ok(())
+    };
+    say(format_args!("{} targets", document["targets"]));
+    line(
+        "blocked by `xdpban block --from`",
+        &document["block_s"],
+        "into the table alone",
+        &document["table_alone_s"],
+    )?;
+    line("on record", &document["on_record_s"], "as rows alone", &document["rows_alone_s"])?;
+    line(
+        "a start that restores them",
+        &document["restore_s"],
+        "with nothing to restore",
+        &document["start_with_nothing_s"],
+    )?;
+    line(
+        "`xdpban list --json`",
+        &document["list_json_s"],
+        "without a controller",
+        &document["list_json_without_controller_s"],
+    )?;
+    let sweep = &document["sweep"];
+    say(format_args!(
+        "{} blocks that end at once: gone within {:.2} s; from a new line to its block meanwhile {:.1} ms (median), {:.1} ms (longest of {})",
+        sweep["blocks"],
+        seconds(&sweep["ended_within_s"])?,
+        seconds(&sweep["line_to_block_median_ms"])?,
+        seconds(&sweep["line_to_block_longest_ms"])?,
+        sweep["lines"],
+    ));
+    Ok(())
+}
