@@ -312,7 +312,9 @@ fn what_json_says_has_the_promised_fields() -> Result<()> {
     assert!(incident["line_to_block_ms"].as_f64().is_some_and(|ms| ms > 0.0 && ms < 1000.0), "{incident}");
 
     let status = lab.status()?;
-    for field in ["version", "pid", "uptime_s", "interfaces", "sources", "blocked", "packets", "health"] {
+    for field in
+        ["version", "pid", "uptime_s", "interfaces", "sources", "blocked", "packets", "memory", "health"]
+    {
         assert!(fields(&status).contains(&field), "{field}: {status}");
     }
     assert_eq!(status["pid"], controller.pid());

@@ -45,7 +45,11 @@ fn on_a_sound_host_it_foretells_what_then_comes_about() -> Result<()> {
     assert_eq!(foretold, expected.map(|(name, mode)| (json!(name), json!(mode))));
 
     let _controller = lab.start_controller_with(&["run"])?;
-    assert_eq!(modes(&lab.status()?["interfaces"]), foretold);
+    let status = lab.status()?;
+    assert_eq!(modes(&status["interfaces"]), foretold);
+    for memory in ["tables", "tables_full"] {
+        assert_eq!(status["memory"][memory], report["memory"][memory]);
+    }
     let report = doctor(&lab, 0)?;
     says(&check(&report, "interface", "eth0")?, "ok", &["guarded in mode native"])?;
     assert!(check(&report, "controller", "xdpban")?["finding"].to_string().contains("runs as process"));

@@ -1,17 +1,29 @@
 //! Bounds: a full table, long lists, and many blocks that end at once.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 use xdpban_tests::{Controller, Lab, Side};
 
-/// A lab in which 16 addresses can be blocked.
+/// A lab in which 16 addresses and two other prefixes can be blocked.
 fn small() -> Result<(Lab, Controller)> {
     let lab = Lab::new()?;
-    let controller = lab.start_controller(&format!("{}[limits]\nblocks = 16\n", lab.config()))?;
+    let controller =
+        lab.start_controller(&format!("{}[limits]\nblocks = 16\nprefixes = 2\n", lab.config()))?;
     Ok((lab, controller))
+}
+
+/// The controller's counts, as Prometheus reads them.
+fn metrics(lab: &Lab) -> Result<String> {
+    let mut stream = UnixStream::connect(lab.socket()).context("connect to the control socket")?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: xdpban\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// So many addresses of 10.98.0.0/16, one a line.
@@ -53,7 +65,75 @@ fn in_a_full_table_the_block_that_ends_first_gives_way() -> Result<()> {
     assert!(health.contains("[limits] blocks"), "{health}");
     let said = controller.output()?;
     assert!(said.contains("unblocked 10.97.0.1: evicted, it made room for 10.99.66.66"), "{said}");
+
+    // What gives way next is said where all of it is, and the warning is not repeated.
+    lab.xdpban(&["block", "10.97.0.2", "--for", "3h"])?.success()?;
+    lab.xdpban(&["block", "10.97.0.3", "--for", "3h"])?.success()?;
+    assert!(lab.health()?.contains("the table of blocks was full: 3 of the soonest"), "{}", lab.health()?);
+    assert!(metrics(&lab)?.contains("xdpban_evicted_total{table=\"blocks\"} 3\n"), "{}", metrics(&lab)?);
+    assert_eq!(controller.output()?.matches("the table of blocks is full").count(), 1);
     Ok(())
+}
+
+#[test]
+fn in_a_full_table_of_prefixes_the_one_that_ends_first_gives_way() -> Result<()> {
+    let (lab, controller) = small()?;
+    lab.xdpban(&["block", "10.97.0.0/24", "--for", "2h"])?.success()?;
+    lab.xdpban(&["block", "10.99.66.0/25", "--for", "1h"])?.success()?;
+    // Those of IPv6 and addresses have room of their own.
+    lab.xdpban(&["block", "2001:db8:97::/48", "2001:db8:98::/48", "10.97.1.1", "--for", "1h"])?.success()?;
+    assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    assert_eq!(lab.health()?, "");
+
+    lab.xdpban(&["block", "10.98.0.0/20", "--for", "3h"])?.success()?;
+    assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?, "its network gave way");
+    assert_eq!(
+        lab.targets()?,
+        ["10.97.0.0/24", "10.97.1.1", "10.98.0.0/20", "2001:db8:97::/48", "2001:db8:98::/48"]
+    );
+    let health = lab.health()?;
+    assert!(
+        health.contains("the table of prefixes was full: 1 of the soonest to expire gave way"),
+        "{health}"
+    );
+    assert!(health.contains("[limits] prefixes"), "{health}");
+    assert!(metrics(&lab)?.contains("xdpban_evicted_total{table=\"prefixes\"} 1\n"), "{}", metrics(&lab)?);
+    assert_eq!(controller.output()?.matches("the table of prefixes is full").count(), 1);
+    let permanent = "the table holds 2 permanent blocks and is full";
+    lab.xdpban(&["block", "10.97.0.0/24", "10.98.0.0/20"])?.success()?;
+    lab.xdpban(&["block", "10.96.0.0/24"])?
+        .expect_code(1)?
+        .stderr_has(permanent)?
+        .stderr_has("limits.prefixes")?;
+    Ok(())
+}
+
+#[test]
+fn blocking_goes_on_while_many_blocks_end() -> Result<()> {
+    const ENDING: u16 = 20_000;
+    let lab = Lab::new()?;
+    let controller = lab.start_controller(&lab.config())?;
+    block(&lab, ENDING, &["--for", "4s"])?;
+    let mut number = 0u8;
+    let mut meanwhile = 0;
+    loop {
+        let left = lab.status()?["blocked"]["v4"].as_u64().unwrap_or_default();
+        if left <= u64::from(number) {
+            break;
+        }
+        number = number.checked_add(1).expect("they do not end");
+        lab.log().invalid_user(1000 + u32::from(number), &format!("10.96.0.{number}"))?;
+        lab.blocked(&format!("10.96.0.{number}"))?;
+        let after = lab.status()?["blocked"]["v4"].as_u64().unwrap_or_default();
+        meanwhile += u32::from(u64::from(number) < after && after < u64::from(ENDING));
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    assert_eq!(lab.targets()?.len(), usize::from(number), "{meanwhile} came while others went");
+    let said = controller.output()?;
+    assert!(said.contains("unblocked: 1,024 targets"), "they end in parts\n{said}");
+    lab.eventually("that is on record", Duration::from_secs(10), |lab| {
+        Ok(lab.show("10.98.78.32")?["incidents"][0]["outcome"] == "expired")
+    })
 }
 
 #[test]
@@ -100,7 +180,8 @@ fn thousands_of_blocks_end_within_a_second() -> Result<()> {
     block(&lab, 5000, &["--for", "2s"])?;
     let blocked = Instant::now();
     lab.xdpban(&["block", "10.97.0.1", "--for", "1h"])?.success()?;
-    assert_eq!(lab.status()?["blocked"]["v4"], 5001);
+    let status = lab.status()?;
+    assert_eq!(status["blocked"]["v4"], 5001);
     lab.eventually("all of them have ended", Duration::from_secs(5), |lab| {
         Ok(lab.status()?["blocked"]["v4"] == 1)
     })?;

@@ -70,7 +70,7 @@ struct Filled {
     store: Store,
     waiting: Vec<Write>,
     /// The blocks in force, and when they end.
-    standing: BTreeMap<Target, Block>,
+    standing: BTreeMap<Target, Arc<Block>>,
     ends: BinaryHeap<Reverse<(Wall, Target)>>,
     random: Random,
     now: Now,
@@ -123,12 +123,19 @@ impl Filled {
             let protection =
                 Protection { target: block.target, protected: block.target, by: Protector::Session };
             let refused = Refused { block, because: Refusal::Protected(protection) };
-            self.waiting.push(Write::Refused { refused, at });
+            self.waiting.push(Write::Refused { refused: refused.into(), at });
         } else if self.random.one_of(FAILED) {
-            self.ended(block, End::Failed, at);
+            self.ended(block.into(), End::Failed, at);
         } else {
+            let block = Arc::new(block);
             let uid = (block.origin == Origin::Operator).then_some(1000);
-            self.waiting.push(Write::Blocked { block: block.clone(), at: Wall(at.0 + 300), took, uid });
+            self.waiting.push(Write::Blocked {
+                block: Arc::clone(&block),
+                at: Wall(at.0 + 300),
+                took,
+                uid,
+                from: (0, 0),
+            });
             let ends = match block.expires {
                 Some(_) if self.random.one_of(LIFTED) => Wall(at.0 + 30 * SECOND),
                 Some(expiry) => expiry.wall,
@@ -240,7 +247,7 @@ impl Filled {
         Ok(())
     }
 
-    fn ended(&mut self, block: Block, end: End, at: Wall) {
+    fn ended(&mut self, block: Arc<Block>, end: End, at: Wall) {
         let packets = if self.random.one_of(3) { self.random.below(40) } else { 0 };
         let (reason, uid) = match end {
             End::Lifted => (Some("by uid 1000: a customer".to_owned()), Some(1000)),

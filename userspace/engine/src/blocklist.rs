@@ -11,11 +11,16 @@
 //! Each table has a heap of expiries. When a block is lifted or its expiry moves, its old place in the heap stays and is
 //! known to be stale by its stamp; the heap is made anew when more than half of it is stale. The top is never stale.
 //!
+//! Entries stand in `entries` without holes, at the place that `places` has for their key: when one goes, the last one
+//! takes its place. Who looks at them from the last to the first, a few at a time, misses none that stays.
+//!
 //! [`table_of`] gives 0 to 3 and the place of a family is 0 or 1, so that indexing by them cannot fail.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
@@ -36,7 +41,7 @@ pub(crate) fn key(block: &Block) -> Key {
 /// A block, in force or at rest.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) block: Block,
+    pub(crate) block: Arc<Block>,
     /// Whether it rests, for the sake of a stricter one.
     pub(crate) rests: bool,
     /// Since when the kernel has had it; none until it said so.
@@ -57,7 +62,8 @@ pub(crate) struct Full {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Blocklist {
-    entries: HashMap<Key, Entry>,
+    places: HashMap<Key, u32>,
+    entries: Vec<Entry>,
     tables: [Table; 4],
     limits: Limits,
     /// The lengths of prefix in use for either family, the longest first, with how many blocks have each.
@@ -85,14 +91,15 @@ fn family_of(target: &Target) -> usize {
 }
 
 /// Whether the kernel looks the target up as it is, and not as a prefix among others.
-fn is_exact(target: &Target) -> bool {
+pub(crate) fn is_exact(target: &Target) -> bool {
     target.is_exact() || (target.address().is_ipv6() && target.prefix_len() == 64)
 }
 
 impl Blocklist {
     pub(crate) fn new(limits: Limits) -> Blocklist {
         Blocklist {
-            entries: HashMap::new(),
+            places: HashMap::new(),
+            entries: Vec::new(),
             tables: Default::default(),
             limits,
             lengths: Default::default(),
@@ -101,21 +108,45 @@ impl Blocklist {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// Those of the entries at `places`.
+    pub(crate) fn in_places(&self, places: Range<usize>) -> impl Iterator<Item = &Entry> {
+        let end = places.end.min(self.entries.len());
+        self.entries.get(places.start..end).unwrap_or_default().iter()
+    }
+
+    /// Makes room in memory for so many more.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.places.reserve(count);
+        self.entries.reserve(count);
+    }
+
+    /// How many blocks there are of IPv4 and IPv6 addresses, and of other prefixes of either.
+    pub(crate) fn counts(&self) -> [u32; 4] {
+        self.tables.each_ref().map(|table| table.len)
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&Entry> {
-        self.entries.get(key)
+        self.entries.get(*self.places.get(key)? as usize)
     }
 
     pub(crate) fn entry(&mut self, key: &Key) -> Option<&mut Entry> {
-        self.entries.get_mut(key)
+        self.entries.get_mut(*self.places.get(key)? as usize)
+    }
+
+    /// Notes that the kernel has all of them.
+    pub(crate) fn all_effective(&mut self, now: Mono) {
+        for entry in &mut self.entries {
+            entry.effective.get_or_insert(now);
+        }
     }
 
     /// The blocks of `target`, the strictest first.
     pub(crate) fn of(&self, target: Target) -> impl Iterator<Item = &Entry> {
-        Strictness::ALL.into_iter().filter_map(move |strictness| self.entries.get(&(target, strictness)))
+        Strictness::ALL.into_iter().filter_map(move |strictness| self.get(&(target, strictness)))
     }
 
     /// The blocks that `address` lies in, the most specific first, and of each target the strictest first.
@@ -132,7 +163,7 @@ impl Blocklist {
         }
         let target = block.target;
         self.covering(target.address())
-            .map(|entry| &entry.block)
+            .map(|entry| &*entry.block)
             .filter(|other| other.target.prefix_len() <= target.prefix_len())
             .find(|other| other.measure.is_stricter_than(&block.measure))
     }
@@ -154,7 +185,7 @@ impl Blocklist {
     pub(crate) fn has_room(&self, key: &Key) -> Result<(), Full> {
         let table = &self.tables[table_of(&key.0)];
         let (capacity, limit) = self.capacity(&key.0);
-        if table.len < capacity || table.expiring > 0 && capacity > 0 || self.entries.contains_key(key) {
+        if table.len < capacity || table.expiring > 0 && capacity > 0 || self.places.contains_key(key) {
             Ok(())
         } else {
             Err(Full { capacity, limit })
@@ -163,10 +194,10 @@ impl Blocklist {
 
     /// Puts a block in, in place of the one with its key. Where [`Blocklist::has_room`] said so and the table is full, the
     /// block that would expire first gives way and is returned.
-    pub(crate) fn insert(&mut self, block: Block) -> Option<Entry> {
+    pub(crate) fn insert(&mut self, block: Arc<Block>) -> Option<Entry> {
         let (key, target) = (key(&block), block.target);
         let full = self.tables[table_of(&target)].len >= self.capacity(&target).0;
-        let evicted = if full && !self.entries.contains_key(&key) { self.evict(&key) } else { None };
+        let evicted = if full && !self.places.contains_key(&key) { self.evict(&key) } else { None };
         let old = self.remove(&key);
         self.stamps += 1;
         let stamp = self.stamps;
@@ -186,12 +217,19 @@ impl Blocklist {
         }
         let (effective, retried) = old.map_or((None, false), |old| (old.effective, old.retried));
         let rests = self.stricter(&block).is_some();
-        self.entries.insert(key, Entry { block, rests, effective, retried, stamp });
+        // The tables have fewer than 2^32 entries, all together: they fit into memory.
+        let place = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        self.places.insert(key, place);
+        self.entries.push(Entry { block, rests, effective, retried, stamp });
         evicted
     }
 
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Entry> {
-        let entry = self.entries.remove(key)?;
+        let place = self.places.remove(key)?;
+        let entry = self.entries.swap_remove(place as usize);
+        if let Some(moved) = self.entries.get(place as usize) {
+            self.places.insert(self::key(&moved.block), place);
+        }
         let target = &key.0;
         self.partial.remove(key);
         let table = &mut self.tables[table_of(target)];
@@ -263,9 +301,11 @@ impl Blocklist {
 
     /// Takes stale expiries off the top of a heap, and all of them when they are the greater part.
     fn settle(&mut self, table: usize) {
-        let Table { heap, expiring, .. } = &mut self.tables[table];
+        let Blocklist { tables, places, entries, .. } = self;
+        let Table { heap, expiring, .. } = &mut tables[table];
         let live = |&Reverse((_, stamp, key)): &Reverse<(Mono, u64, Key)>| {
-            self.entries.get(&key).is_some_and(|entry| entry.stamp == stamp)
+            let entry = places.get(&key).and_then(|place| entries.get(*place as usize));
+            entry.is_some_and(|entry| entry.stamp == stamp)
         };
         if heap.len() > 2 * *expiring {
             heap.retain(live);
@@ -289,8 +329,8 @@ mod tests {
 
     const LIMITS: Limits = Limits { blocks: 4, prefixes: 2, sources: 1 };
 
-    fn block(target: &str, expires: Option<u64>) -> Block {
-        Block {
+    fn block(target: &str, expires: Option<u64>) -> Arc<Block> {
+        Arc::new(Block {
             target: target.parse().unwrap(),
             created: Wall(0),
             expires: expires.map(|mono| Expiry { mono: Mono(mono), wall: Wall(0) }),
@@ -302,7 +342,7 @@ mod tests {
             attempts: 0,
             users: Vec::new(),
             evidence: Vec::new(),
-        }
+        })
     }
 
     fn target(text: &str) -> Target {

@@ -248,22 +248,22 @@ pub enum Place {
 pub enum Change {
     /// Put the entry into the gate, or move its expiry, and record it. The daemon answers with
     /// [`crate::Engine::applied`].
-    Block(Box<Block>),
+    Block(Arc<Block>),
     /// Record that a block rests while a stricter one stands, and have the gate hold it no longer.
     Rest {
         /// The block.
-        block: Box<Block>,
+        block: Arc<Block>,
         /// Where it stands.
         place: Place,
         /// The target of the stricter one: its own, or a network that it lies in.
         beneath: Target,
     },
     /// Put the entry of a block that rested into the gate again, and record that. Answered as [`Change::Block`] is.
-    Resume(Box<Block>),
+    Resume(Arc<Block>),
     /// Record the end, and have the gate hold the block no longer.
     Unblock {
         /// The block as it stood.
-        block: Box<Block>,
+        block: Arc<Block>,
         /// Where it stands.
         place: Place,
         /// Why it ended.

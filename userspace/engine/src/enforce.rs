@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// An expiry is not moved for less than this, so that the last lines of a connection do not each cause a change.
 const WORTHWHILE: Duration = Duration::from_secs(1);
+
+/// How many blocks end at once, at most: so many that others who wait for their turn do not notice.
+const AT_ONCE: usize = 1024;
 
 /// What an operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,8 +110,10 @@ pub struct ResponseCounts {
     /// Matches of lines so old that their blocks would have been over. Many of them on a log that is being written tell
     /// of a wrong clock or time zone there.
     pub late: u64,
-    /// Blocks that gave way in a full table.
+    /// Blocks that gave way in a full table of addresses.
     pub evicted: u64,
+    /// Blocks that gave way in a full table of other prefixes.
+    pub evicted_prefixes: u64,
     /// Blocks that the kernel did not take.
     pub failed: u64,
     /// Commands that were not run, because too many waited to be undone.
@@ -206,13 +212,13 @@ impl Enforcer {
         evidence: impl FnOnce() -> Evidence,
         now: &Now,
     ) -> Decision {
-        self.handle_timeout(now.mono);
         let &Offence { source, response, .. } = offence;
+        self.expire(source, now.mono);
         let (target, protection) = self.aim(source, now);
         let standing = self.blocklist.of(target).next();
         // What is weaker stays, beneath what is asked for.
         let joined = standing
-            .map(|entry| &entry.block)
+            .map(|entry| &*entry.block)
             .filter(|block| !response.measure.is_stricter_than(&block.measure));
         let measure = joined.map_or(response.measure, |block| block.measure.and(response.measure));
         let same_offence = standing.is_some_and(|entry| {
@@ -276,22 +282,22 @@ impl Enforcer {
             return self.refuse(target, refusal_of(target, full), timeout, || block(evidence()), now);
         }
         let changed = joined.is_some_and(|block| block.measure != measure);
-        let block = block(evidence());
-        self.put(block.clone());
+        let block = Arc::new(block(evidence()));
+        self.put(Arc::clone(&block), now.mono);
         self.offenders.record(target, offences, Moment::now(now).after(timeout.unwrap_or_default()));
         if let Some(entry) = self.blocklist.entry(&key).filter(|_| !same_offence || changed) {
             entry.effective = None;
         }
         self.counts.blocked += 1;
-        self.aggregate(block, response, now);
+        self.aggregate(&block, response, now);
         Decision::Block { target, timeout }
     }
 
     /// Blocks what an operator asks for. What was blocked already ends when the operator says, be it sooner; what is
     /// stricter ends at once, and what is weaker rests.
     pub(crate) fn block(&mut self, request: BlockRequest, now: &Now) -> Result<(), Refusal> {
-        self.handle_timeout(now.mono);
         let BlockRequest { target, timeout, measure, reason } = request;
+        self.expire(target.address(), now.mono);
         if let Some(protection) = self.guard.check(&target) {
             return Err(Refusal::Protected(protection));
         }
@@ -310,7 +316,7 @@ impl Enforcer {
             users: Vec::new(),
             evidence: Vec::new(),
         };
-        let block = match self.blocklist.of(target).next().map(|entry| &entry.block) {
+        let block = match self.blocklist.of(target).next().map(|entry| &*entry.block) {
             Some(Block { offences, attempts, users, evidence, .. }) => Block {
                 offences: *offences,
                 attempts: *attempts,
@@ -326,7 +332,7 @@ impl Enforcer {
         for key in stricter {
             self.remove(&key, End::Lifted, None);
         }
-        self.put(block);
+        self.put(block.into(), now.mono);
         Ok(())
     }
 
@@ -352,7 +358,7 @@ impl Enforcer {
         why: Arc<str>,
         now: &Now,
     ) -> Option<Target> {
-        self.handle_timeout(now.mono);
+        self.expire(source, now.mono);
         let theirs = |entry: &&Entry| entry.block.origin == origin;
         let key = key(&self.blocklist.covering(source).find(theirs)?.block);
         self.remove(&key, End::Lifted, Some(why));
@@ -371,9 +377,9 @@ impl Enforcer {
             }
             Applied::TableFull if !entry.retried => {
                 entry.retried = true;
-                let block = Box::new(entry.block.clone());
+                let block = Arc::clone(&entry.block);
                 if let Some(first) = self.blocklist.evict(&key) {
-                    self.evicted(first, format!("it made room for {}", block.target).into());
+                    self.made_room(first, &block.target, now.mono);
                     self.changes.push_back(Change::Block(block));
                     return;
                 }
@@ -389,27 +395,29 @@ impl Enforcer {
         self.remove(&key, End::Failed, Some(why));
     }
 
-    pub(crate) fn restore(&mut self, blocks: Vec<Block>, offenders: Vec<(Target, Offender)>, now: &Now) {
+    pub(crate) fn restore(&mut self, blocks: Vec<Arc<Block>>, offenders: Vec<(Target, Offender)>, now: &Now) {
         for (target, offender) in offenders {
             self.offenders.restore(target, offender, now);
         }
         let mut kept = Vec::with_capacity(blocks.len());
         for mut block in blocks {
-            if let Some(expiry) = &mut block.expires {
+            let (created, expires) = (block.created, block.expires);
+            if let Some(expiry) = expires {
                 // The monotonic clock may have begun anew since; and a wall clock that was set back must not make a block
                 // longer than it ever was.
-                let left = expiry.wall.since(now.wall).min(expiry.wall.since(block.created));
+                let left = expiry.wall.since(now.wall).min(expiry.wall.since(created));
                 if left.is_zero() {
                     self.over(block, End::Expired, None);
                     continue;
                 }
-                *expiry = self::expiry(now, left);
+                Arc::make_mut(&mut block).expires = Some(self::expiry(now, left));
             }
             match self.guard.check(&block.target) {
                 Some(protection) => self.over(block, End::Protected, Some(protection.to_string().into())),
                 None => kept.push(block),
             }
         }
+        self.blocklist.reserve(kept.len());
         // What rests does so from the first.
         kept.sort_by_key(|block| std::cmp::Reverse(block.measure.strictness()));
         for block in kept {
@@ -417,14 +425,29 @@ impl Enforcer {
                 let why = refusal_of(block.target, full).to_string().into();
                 self.over(block, End::Failed, Some(why));
             } else {
-                self.put(block);
+                self.put(block, now.mono);
             }
         }
     }
 
+    pub(crate) fn restored(&mut self, now: &Now) {
+        self.blocklist.all_effective(now.mono);
+    }
+
+    /// Ends blocks whose time is over, a bounded number of them.
     pub(crate) fn handle_timeout(&mut self, now: Mono) {
-        while let Some(entry) = self.blocklist.due(now) {
+        for _ in 0..AT_ONCE {
+            let Some(entry) = self.blocklist.due(now) else { return };
             self.end(entry, End::Expired, None);
+        }
+    }
+
+    /// Ends the blocks that `address` lies in and whose time is over, however many others are due.
+    fn expire(&mut self, address: IpAddr, now: Mono) {
+        let over = self.blocklist.covering(address).filter(|entry| is_over(&entry.block, now));
+        let over: Vec<Key> = over.map(|entry| key(&entry.block)).collect();
+        for key in over {
+            self.remove(&key, End::Expired, None);
         }
     }
 
@@ -437,26 +460,41 @@ impl Enforcer {
     }
 
     pub(crate) fn block_of(&self, target: &Target) -> Option<&Block> {
-        self.blocklist.of(*target).next().map(|entry| &entry.block)
+        self.blocklist.of(*target).next().map(|entry| &*entry.block)
     }
 
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
+    pub(crate) fn in_gate(&self, target: &Target) -> Option<&Block> {
+        self.blocklist.of(*target).next().filter(|entry| !entry.rests).map(|entry| &*entry.block)
+    }
+
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        self.blocklist.get(key).is_some()
+    }
+
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Arc<Block>> {
         self.blocklist.iter().filter(|entry| !entry.rests).map(|entry| &entry.block)
     }
 
-    pub(crate) fn resting(&self) -> impl Iterator<Item = &Block> {
+    pub(crate) fn resting(&self) -> impl Iterator<Item = &Arc<Block>> {
         self.blocklist.iter().filter(|entry| entry.rests).map(|entry| &entry.block)
     }
 
+    pub(crate) fn all_in(&self, places: Range<usize>) -> impl Iterator<Item = (&Arc<Block>, bool)> {
+        self.blocklist.in_places(places).map(|entry| (&entry.block, entry.rests))
+    }
+
+    pub(crate) fn block_counts(&self) -> [u32; 4] {
+        self.blocklist.counts()
+    }
+
     pub(crate) fn resting_at(&self, address: IpAddr) -> impl Iterator<Item = &Block> {
-        self.blocklist.covering(address).filter(|entry| entry.rests).map(|entry| &entry.block)
+        self.blocklist.covering(address).filter(|entry| entry.rests).map(|entry| &*entry.block)
     }
 
     /// The block in force that `address` lies in.
     pub(crate) fn blocking(&self, address: IpAddr, now: &Now) -> Option<&Block> {
-        let in_force =
-            |entry: &&Entry| !entry.rests && entry.block.expires.is_none_or(|expiry| expiry.mono > now.mono);
-        self.blocklist.covering(address).find(in_force).map(|entry| &entry.block)
+        let mut blocks = self.blocklist.covering(address).filter(|entry| !is_over(&entry.block, now.mono));
+        blocks.find(|entry| !entry.rests).map(|entry| &*entry.block)
     }
 
     pub(crate) fn check(&self, address: IpAddr, now: &Now) -> Standing<'_> {
@@ -513,6 +551,10 @@ impl Enforcer {
         }
         Decision::Refused { target, because }
     }
+}
+
+fn is_over(block: &Block, now: Mono) -> bool {
+    block.expires.is_some_and(|expiry| expiry.mono <= now)
 }
 
 fn expiry(now: &Now, timeout: Duration) -> Expiry {

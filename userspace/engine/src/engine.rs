@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::attempts::{ConnectionId, Connections, Tally};
@@ -14,7 +15,7 @@ use crate::enforce::{
 };
 use crate::event::{Event, EventKind, Trace};
 use crate::header;
-use crate::measure::Action;
+use crate::measure::{Action, Strictness};
 use crate::moment::Moment;
 use crate::offenders::Offender;
 use crate::policy::Policy;
@@ -288,8 +289,14 @@ impl Engine {
 
     /// Takes over what the store kept. Blocks go on with what is left of their time by the wall clock, and are to be put
     /// into the gate as if they were new; those whose time is over end as [`End::Expired`].
-    pub fn restore(&mut self, blocks: Vec<Block>, offenders: Vec<(Target, Offender)>, now: Now) {
+    pub fn restore(&mut self, blocks: Vec<Arc<Block>>, offenders: Vec<(Target, Offender)>, now: Now) {
         self.enforcer.restore(blocks, offenders, &now);
+    }
+
+    /// Takes the kernel's answer that it has all that was restored, but for what [`Engine::applied`] was told of. To look each of
+    /// very many blocks up for that would take a good part of a start.
+    pub fn restored(&mut self, now: Now) {
+        self.enforcer.restored(&now);
     }
 
     /// Takes over a login that the store kept.
@@ -342,7 +349,8 @@ impl Engine {
         self.enforcer.logins.retain(alive);
     }
 
-    /// Ends the blocks whose time is over.
+    /// Ends blocks whose time is over, some hundreds at once at most: [`Engine::poll_timeout`] says whether more are due.
+    /// Whoever is asked about meanwhile is treated as if all had ended.
     pub fn handle_timeout(&mut self, now: Now) {
         self.enforcer.handle_timeout(now.mono);
         self.runs.handle_timeout(now.mono);
@@ -359,13 +367,35 @@ impl Engine {
     }
 
     /// What is blocked, in no order: what is to stand in the gate, a block for a target.
-    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+    pub fn blocks(&self) -> impl Iterator<Item = &Arc<Block>> {
         self.enforcer.blocks()
     }
 
     /// The blocks that rest while stricter ones stand, in no order.
-    pub fn resting(&self) -> impl Iterator<Item = &Block> {
+    pub fn resting(&self) -> impl Iterator<Item = &Arc<Block>> {
         self.enforcer.resting()
+    }
+
+    /// The blocks at these places, of as many as [`Engine::block_counts`] adds up to, and whether each rests. Who looks at them
+    /// from the last places to the first, some at a time, misses none that stays while others come and go in between.
+    pub fn all_in(&self, places: Range<usize>) -> impl Iterator<Item = (&Arc<Block>, bool)> {
+        self.enforcer.all_in(places)
+    }
+
+    /// How many blocks there are, at rest or not: of IPv4 addresses, of IPv6 addresses and /64s, of other IPv4 prefixes, of other
+    /// IPv6 prefixes.
+    pub fn block_counts(&self) -> [u32; 4] {
+        self.enforcer.block_counts()
+    }
+
+    /// Whether there is a block of exactly `target` and this strictness, at rest or not.
+    pub fn has(&self, target: Target, strictness: Strictness) -> bool {
+        self.enforcer.has(&(target, strictness))
+    }
+
+    /// The block of exactly `target` that is to stand in the gate.
+    pub fn in_gate(&self, target: &Target) -> Option<&Block> {
+        self.enforcer.in_gate(target)
     }
 
     /// The blocks that rest and that `address` lies in, the most specific first.

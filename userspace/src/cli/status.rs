@@ -52,16 +52,16 @@ fn text(status: &Status) -> String {
     let blocked = &status.blocked;
     table.row([
         (DIM, "blocked".to_owned()),
-        (STRONG, human::count((blocked.v4 + blocked.v6 + blocked.prefixes) as u64)),
+        (STRONG, human::count([blocked.v4, blocked.v6, blocked.prefixes].map(u64::from).iter().sum())),
         (
             Style::new(),
             format!(
                 "{}, {} of IPv6, {}",
-                human::counted(blocked.v4 as u64, "IPv4 address"),
-                human::count(blocked.v6 as u64),
+                human::counted(blocked.v4.into(), "IPv4 address"),
+                human::count(blocked.v6.into()),
                 match blocked.prefixes {
                     1 => "1 other prefix".to_owned(),
-                    n => format!("{} other prefixes", human::count(n as u64)),
+                    n => format!("{} other prefixes", human::count(n.into())),
                 }
             ),
         ),
@@ -84,6 +84,17 @@ fn text(status: &Status) -> String {
                 "packets, {:.0} a second lately; {} passed",
                 packets.dropped_per_s,
                 human::count(packets.passed)
+            ),
+        ),
+    ]);
+    table.row([
+        (DIM, "memory".to_owned()),
+        (STRONG, human::bytes(status.memory.tables)),
+        (
+            Style::new(),
+            format!(
+                "of the kernel for the tables, {} when all are full",
+                human::bytes(status.memory.tables_full)
             ),
         ),
     ]);

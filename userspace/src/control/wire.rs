@@ -227,6 +227,9 @@ pub struct Status {
     pub locked_accounts: Vec<String>,
     /// Packets seen by the gate since it was first attached.
     pub packets: Packets,
+    /// The kernel's memory for the tables.
+    #[serde(default)]
+    pub memory: Memory,
     /// What an operator should know; empty when all is well.
     pub health: Vec<String>,
 }
@@ -271,11 +274,20 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocked {
     /// IPv4 addresses.
-    pub v4: usize,
+    pub v4: u32,
     /// IPv6 addresses and /64s.
-    pub v6: usize,
+    pub v6: u32,
     /// Other prefixes.
-    pub prefixes: usize,
+    pub prefixes: u32,
+}
+
+/// Memory of the kernel that the tables take, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// From the start.
+    pub tables: u64,
+    /// When every table is full.
+    pub tables_full: u64,
 }
 
 /// What the gate did.

@@ -193,7 +193,7 @@ impl Daemon {
     pub(super) fn set_allow(&mut self) -> Result<(), String> {
         let mut networks = self.config.policy.allow.clone();
         networks.extend(self.allowlist.networks());
-        self.gate.set_allow(&networks).map_err(|error| chain(&error))
+        self.gate.set_allow(&networks).map(drop).map_err(|error| chain(&error))
     }
 }
 

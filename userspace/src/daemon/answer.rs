@@ -87,6 +87,7 @@ impl Daemon {
             Default::default()
         });
         self.rate.sample(now.mono, totals.dropped());
+        let memory = self.gate.memory();
         wire::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -102,20 +103,14 @@ impl Daemon {
                 dropped: totals.dropped(),
                 dropped_per_s: self.rate.per_second,
             },
+            memory: wire::Memory { tables: memory.at_start, tables_full: memory.at_most },
             health: self.health(),
         }
     }
 
     fn blocked(&self) -> wire::Blocked {
-        let mut blocked = wire::Blocked::default();
-        for Block { target, .. } in self.engine.blocks() {
-            match (target.address(), target.prefix_len()) {
-                (IpAddr::V4(_), 32) => blocked.v4 += 1,
-                (IpAddr::V6(_), 64 | 128) => blocked.v6 += 1,
-                _ => blocked.prefixes += 1,
-            }
-        }
-        blocked
+        let [v4, v6, prefixes4, prefixes6] = self.engine.block_counts();
+        wire::Blocked { v4, v6, prefixes: prefixes4 + prefixes6 }
     }
 
     /// What an operator should know.
@@ -143,10 +138,9 @@ impl Daemon {
         }
         health.extend(unexplained(&self.engine.unexplained(clock::now())));
         let counts = self.engine.counts().responses;
-        if counts.evicted > 0 {
+        for (table, evicted) in self.evicted().into_iter().filter(|(_, evicted)| *evicted > 0) {
             health.push(format!(
-                "the table of blocks was full: {} of the soonest to expire gave way since the start. Raise [limits] blocks",
-                counts.evicted
+                "the table of {table} was full: {evicted} of the soonest to expire gave way since the start. Raise [limits] {table}"
             ));
         }
         if counts.crowded > 0 {
@@ -164,10 +158,16 @@ impl Daemon {
         health
     }
 
+    /// How many blocks have given way in a full table, by the key that sets its capacity.
+    pub(super) fn evicted(&self) -> [(&'static str, u64); 2] {
+        let counts = self.engine.counts().responses;
+        [("blocks", counts.evicted), ("prefixes", counts.evicted_prefixes)]
+    }
+
     fn list(&self) -> Reply {
         let entries: HashMap<Target, Entry> = self.gate.entries().collect();
         let now = clock::now();
-        let mut blocks: Vec<&Block> = self.engine.blocks().collect();
+        let mut blocks: Vec<&Block> = self.engine.blocks().map(|block| &**block).collect();
         blocks.sort_by_key(|block| (std::cmp::Reverse(block.created), block.target));
         Reply::List(
             blocks
@@ -384,7 +384,20 @@ impl Daemon {
             "blocked",
             "gauge",
             "Targets that are blocked.",
-            &tables.map(|(table, n)| (format!("{{table=\"{table}\"}}"), number(n as u64))),
+            &tables.map(|(table, n)| (format!("{{table=\"{table}\"}}"), f64::from(n))),
+        );
+        metric(
+            "evicted_total",
+            "counter",
+            "Blocks that gave way to others in a full table.",
+            &self.evicted().map(|(table, n)| (format!("{{table=\"{table}\"}}"), number(n))),
+        );
+        let memory = [("now", status.memory.tables), ("full", status.memory.tables_full)];
+        metric(
+            "table_memory_bytes",
+            "gauge",
+            "Memory of the kernel that the tables take, and would take if all were full.",
+            &memory.map(|(when, bytes)| (format!("{{when=\"{when}\"}}"), number(bytes))),
         );
         let per_source = |value: fn(&wire::Source) -> u64| {
             status

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xdpban_engine::Applied;
-use xdpban_engine::change::{Block, Change, End, Origin, Place, Refused};
+use xdpban_engine::change::{Block, Change, End, Origin, Place};
 use xdpban_engine::measure::Action;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Now};
@@ -14,8 +14,7 @@ use xdpban_engine::time::{Mono, Now};
 use super::Daemon;
 use super::trial::Trial;
 use crate::clock;
-use crate::error::chain;
-use crate::gate::{Entry, Insertion, Reconciled};
+use crate::gate::{Entry, Insertion};
 use crate::human;
 use crate::store::Write;
 
@@ -24,6 +23,9 @@ const HALF_SECOND: Duration = Duration::from_millis(500);
 
 /// Up to so many changes of one kind are logged one by one; more are summed up.
 const LOGGED: usize = 16;
+
+/// Changes that are carried out at once: few enough to be had in memory.
+const AT_ONCE: usize = 16_384;
 
 /// Counts that go to the store at once; the others follow a minute later.
 const COUNTS_AT_ONCE: usize = 16_384;
@@ -54,7 +56,8 @@ impl Daemon {
     pub(super) fn carry_out(&mut self, cause: Cause<'_>) {
         let mut taken_over = TakenOver::new();
         loop {
-            let changes: Vec<Change> = std::iter::from_fn(|| self.engine.next_change()).collect();
+            let changes = std::iter::from_fn(|| self.engine.next_change());
+            let changes: Vec<Change> = changes.take(AT_ONCE).collect();
             if changes.is_empty() {
                 break;
             }
@@ -67,13 +70,20 @@ impl Daemon {
                 self.order_commands(run);
             }
         }
+        for (table, evicted) in self.evicted() {
+            if evicted > 0 && self.said_full.insert(table) {
+                log::warn!(
+                    "the table of {table} is full: the soonest to expire give way, and `xdpban status` counts them. Raise [limits] {table}"
+                );
+            }
+        }
     }
 
     fn block(&mut self, run: &[Change], cause: Cause<'_>, taken_over: &mut TakenOver) {
-        let blocks: Vec<&Block> = run
+        let blocks: Vec<&Arc<Block>> = run
             .iter()
             .filter_map(|change| match change {
-                Change::Block(block) | Change::Resume(block) => Some(&**block),
+                Change::Block(block) | Change::Resume(block) => Some(block),
                 _ => None,
             })
             .collect();
@@ -104,16 +114,25 @@ impl Daemon {
                 // What was restored is on record as it was, save that it may have rested.
                 let from = taken_over.get(&block.target).copied().unwrap_or_default();
                 if resumes || restored && !block.measure.stops_everything() {
-                    self.writes.push(Write::Resumed { block: block.clone(), at: now.wall, from });
+                    self.writes.push(Write::Resumed { block: Arc::clone(block), at: now.wall, from });
                 } else if !restored {
-                    self.writes.push(Write::Blocked { block: block.clone(), at: now.wall, took, uid, from });
+                    self.writes.push(Write::Blocked {
+                        block: Arc::clone(block),
+                        at: now.wall,
+                        took,
+                        uid,
+                        from,
+                    });
                 }
                 taken.push(block);
             }
-            self.engine.applied(block, applied, now);
+            // That the others are in force, the engine hears of all at once.
+            if !matches!(cause, Cause::Restore) || applied != Applied::Done {
+                self.engine.applied(block, applied, now);
+            }
         }
-        if let Cause::Restore = cause {
-            log::info!("restored: {}", human::counted(taken.len() as u64, "block"));
+        if matches!(cause, Cause::Restore) {
+            // The start says how many there are.
         } else if resumes {
             log_run(&taken, "in force again", |block| {
                 format!("{} is in force again for {}", block.measure, block.target)
@@ -145,30 +164,30 @@ impl Daemon {
             matches!(cause, Cause::Restore)
                 && self.gate.entry(&block.target).is_some_and(|entry| entry.measure == block.measure)
         };
-        let resting: Vec<(&Block, Place, Target)> = run
+        let resting: Vec<(&Arc<Block>, Place, Target)> = run
             .iter()
             .filter_map(|change| match change {
                 Change::Rest { block, beneath, .. } if left_behind(block) => {
-                    Some((&**block, Place::Gate, *beneath))
+                    Some((block, Place::Gate, *beneath))
                 }
-                Change::Rest { block, place, beneath } => Some((&**block, *place, *beneath)),
+                Change::Rest { block, place, beneath } => Some((block, *place, *beneath)),
                 _ => None,
             })
             .collect();
         if resting.is_empty() {
             return;
         }
-        let counts = self.leave(resting.iter().map(|(block, place, _)| (*block, *place)), taken_over);
+        let counts = self.leave(resting.iter().map(|(block, place, _)| (&***block, *place)), taken_over);
         let at = clock::now().wall;
         let uid = if let Cause::Operator { uid, .. } = cause { Some(uid) } else { None };
         for ((block, place, beneath), (packets, bytes)) in resting.iter().zip(counts) {
             // What was restored is on record as it was; what never was in force is not on record yet.
             if *place == Place::Nowhere && !matches!(cause, Cause::Restore) {
-                let block = (*block).clone();
+                let block = Arc::clone(block);
                 self.writes.push(Write::Blocked { block, at, took: None, uid, from: (0, 0) });
             }
             let beneath = *beneath;
-            self.writes.push(Write::Rests { block: (*block).clone(), at, beneath, packets, bytes });
+            self.writes.push(Write::Rests { block: Arc::clone(block), at, beneath, packets, bytes });
         }
         log_run(&resting, "at rest beneath stricter blocks", |(block, _, beneath)| {
             format!("{} for {} rests while {beneath} has a stricter block", block.measure, block.target)
@@ -194,17 +213,17 @@ impl Daemon {
     }
 
     fn unblock(&mut self, run: &[Change], cause: Cause<'_>, taken_over: &TakenOver) {
-        let ended: Vec<(&Block, Place, End, &Option<Arc<str>>)> = run
+        let ended: Vec<(&Arc<Block>, Place, End, &Option<Arc<str>>)> = run
             .iter()
             .filter_map(|change| match change {
-                Change::Unblock { block, place, end, detail } => Some((&**block, *place, *end, detail)),
+                Change::Unblock { block, place, end, detail } => Some((block, *place, *end, detail)),
                 _ => None,
             })
             .collect();
         if ended.is_empty() {
             return;
         }
-        let counts = self.leave(ended.iter().map(|(block, place, ..)| (*block, *place)), taken_over);
+        let counts = self.leave(ended.iter().map(|(block, place, ..)| (&***block, *place)), taken_over);
         let at = clock::now().wall;
         for ((block, _, end, detail), (packets, bytes)) in ended.iter().zip(counts) {
             let (uid, reason) = match (end, cause) {
@@ -245,31 +264,15 @@ impl Daemon {
     }
 
     fn refuse(&mut self, run: &[Change]) {
-        let refused: Vec<&Refused> = run
+        let refused: Vec<_> = run
             .iter()
-            .filter_map(|change| if let Change::Refused(refused) = change { Some(&**refused) } else { None })
+            .filter_map(|change| if let Change::Refused(refused) = change { Some(refused) } else { None })
             .collect();
         let at = clock::now().wall;
         for refused in &refused {
             self.writes.push(Write::Refused { refused: (*refused).clone(), at });
         }
         log_run(&refused, "left alone", |refused| refused.because.to_string());
-    }
-
-    /// Looks whether the kernel's tables hold what the engine has blocked, and mends them.
-    pub(super) fn reconcile(&mut self) {
-        let wanted: Vec<Insertion> = self.engine.blocks().map(|block| insertion(block, self.trial)).collect();
-        let Reconciled { put_back, taken_out } = match self.gate.reconcile(&wanted) {
-            Ok(reconciled) => reconciled,
-            Err(error) => return log::error!("{}", chain(&error)),
-        };
-        self.tampered += put_back.len() + taken_out.len();
-        log_run(&put_back, "mended in the kernel's tables", |target| {
-            format!("someone else changed the block of {target} in the kernel; it is as it was again")
-        });
-        log_run(&taken_out, "taken out of the kernel's tables", |target| {
-            format!("someone else blocked {target} in the kernel; it is taken out. Block with `xdpban block`")
-        });
     }
 
     /// Has the counts of the blocks in force written to the store, so that a reboot does not lose them: those that have
@@ -293,11 +296,11 @@ impl Daemon {
     }
 }
 
-fn insertion(block: &Block, trial: Option<Trial>) -> Insertion {
+pub(super) fn insertion(block: &Block, trial: Option<Trial>) -> Insertion {
     Insertion { target: block.target, expires: Trial::cap(trial, block.expires), measure: block.measure }
 }
 
-fn log_run<T>(run: &[T], what: &str, describe: impl Fn(&T) -> String) {
+pub(super) fn log_run<T>(run: &[T], what: &str, describe: impl Fn(&T) -> String) {
     if run.len() > LOGGED {
         log::info!("{what}: {}", human::counted(run.len() as u64, "target"));
     } else {

@@ -3,7 +3,7 @@
 //! Sources, the control socket and the store run beside it and talk through bounded queues. When the loop is busy,
 //! sources and peers wait; the store never makes the loop wait (see [`crate::store`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use crate::store::{Act, Head, Health, Write, Writer};
 use crate::stream::{Said, Stream};
 use allow::Allowlist;
 use carry_out::Cause;
+use compare::Comparison;
 use interfaces::Interfaces;
 use sources::Sources;
 use trial::Trial;
@@ -40,6 +41,7 @@ mod allow;
 mod answer;
 mod carry_out;
 mod commands;
+mod compare;
 mod interfaces;
 mod notify;
 mod record_anew;
@@ -105,6 +107,8 @@ enum Input {
     CommandEnded(Box<Outcome>),
     /// Some time has passed.
     Tick,
+    /// The next part of what is blocked can be compared. The record's come by themselves; none at their end.
+    Compare(Option<Vec<compare::Recorded>>),
     /// SIGHUP.
     Reload,
     /// SIGTERM or SIGINT.
@@ -175,8 +179,12 @@ struct Daemon {
     store_trouble: Option<String>,
     reload_trouble: Option<String>,
     host_trouble: Option<String>,
+    /// Under way where the tables are being compared.
+    comparison: Option<Comparison>,
     /// How many entries of the kernel's tables someone else had changed.
     tampered: usize,
+    /// The tables of which it was said that they are full.
+    said_full: BTreeSet<&'static str>,
     /// None once it failed, which does not heal.
     host: Option<host::Watcher>,
     addresses: HostAddresses,
@@ -246,8 +254,15 @@ impl Rate {
 impl Daemon {
     /// Takes inputs until one of them is to end.
     async fn serve(&mut self) {
+        // What is done in parts lets others have their turn in between.
+        let mut part_done = false;
         loop {
-            match self.next().await {
+            if part_done {
+                tokio::task::yield_now().await;
+            }
+            let input = self.next(part_done).await;
+            part_done = matches!(input, Input::Deadline | Input::Compare(_));
+            match input {
                 Input::Report(Report::Batch(batch)) => self.batch(&batch),
                 Input::Report(Report::Trouble { source, message }) => self.sources.trouble(source, message),
                 Input::Report(Report::Well { source }) => self.sources.well(source),
@@ -280,6 +295,7 @@ impl Daemon {
                     self.carry_out(Cause::Other);
                 }
                 Input::Tick => self.tick(),
+                Input::Compare(recorded) => self.compare(recorded),
                 Input::Reload => self.reload().await,
                 Input::Shutdown => return,
             }
@@ -305,7 +321,8 @@ impl Daemon {
         self.writes.push(Write::Act { at: clock::now().wall, uid, act });
     }
 
-    async fn next(&mut self) -> Input {
+    /// The next input. Where `part_done`, whatever else there is comes before the next part of what is due.
+    async fn next(&mut self, part_done: bool) -> Input {
         let trial = self.trial.map(Trial::until);
         let deadlines = [self.engine.poll_timeout(), self.allowlist.next_due(), trial];
         let deadline = deadlines.into_iter().flatten().min();
@@ -314,7 +331,7 @@ impl Daemon {
             _ = self.signals.terminate.recv() => Input::Shutdown,
             _ = self.signals.interrupt.recv() => Input::Shutdown,
             _ = self.signals.hangup.recv() => Input::Reload,
-            () = until(deadline) => Input::Deadline,
+            () = until(deadline), if !part_done => Input::Deadline,
             Some(call) = self.calls.recv() => Input::Request(call),
             Some(health) = self.health.recv() => Input::Store(health),
             Some(said) = self.said.1.recv() => Input::Stream(said),
@@ -322,6 +339,8 @@ impl Daemon {
             Some(outcome) = self.outcomes.recv() => Input::CommandEnded(Box::new(outcome)),
             _ = self.tick.tick() => Input::Tick,
             Some(report) = self.reports.recv() => Input::Report(report),
+            () = until(deadline), if part_done => Input::Deadline,
+            recorded = Comparison::next(&mut self.comparison) => Input::Compare(recorded),
         }
     }
 
@@ -476,7 +495,7 @@ impl Daemon {
         }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_BETWEEN_COUNTS) {
-            self.reconcile();
+            self.comparison.get_or_insert_default();
             self.record_counts();
             self.writes.push(Write::Alive { at: clock::now().wall });
         }

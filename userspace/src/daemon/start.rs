@@ -1,8 +1,9 @@
 //! Starting the controller: everything is opened, checked and said before the first line is read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -135,7 +136,9 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
         store_trouble: None,
         reload_trouble: None,
         host_trouble: None,
+        comparison: None,
         tampered: 0,
+        said_full: BTreeSet::new(),
         host: Some(watcher),
         addresses,
         reports,
@@ -156,6 +159,11 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     };
     // The tables are filled before the program stands on an interface, so that it never passes what is blocked.
     daemon.carry_out(Cause::Restore);
+    daemon.engine.restored(clock::now());
+    let restored = daemon.engine.blocks().count();
+    if restored > 0 {
+        log::info!("restored: {}", human::counted(restored as u64, "block"));
+    }
     if kept.on_trial && daemon.trial.is_none() {
         log::warn!("the last trial was cut short; what was blocked then has its whole time again");
         daemon.act(None, Act::TrialCutShort {});
@@ -307,7 +315,7 @@ fn open_store(config: &Config) -> Result<(Store, Kept, Option<String>), DaemonEr
 /// What the last controller left in the store.
 struct Kept {
     positions: HashMap<String, Position>,
-    in_force: Vec<Block>,
+    in_force: Vec<Arc<Block>>,
     offenders: Vec<(Target, Offender)>,
     logins: Vec<Login>,
     commands: Vec<Standing>,
@@ -365,28 +373,49 @@ fn offenders(store: &Store, policy: &Policy, now: &Now) -> Result<Vec<(Target, O
 /// What is in force or rests, and what to record of blocks that do neither. While the tables live, they say what is blocked and
 /// until when, and the store says why and what rests; after a reboot the store alone knows. Of a trial the store says until when,
 /// too.
-fn in_force(recorded: Vec<Block>, gate: &Gate, on_trial: bool, now: &Now) -> (Vec<Block>, Vec<Write>) {
-    let key = |target, measure: Measure| (target, measure.strictness());
-    let entries = gate.entries().map(|(target, entry)| (key(target, entry.measure), entry));
-    let mut standing: HashMap<(Target, Strictness), Entry> = entries.collect();
-    let (mut blocks, mut without_entry) = (Vec::new(), Vec::new());
+fn in_force(
+    recorded: Vec<Arc<Block>>,
+    gate: &Gate,
+    on_trial: bool,
+    now: &Now,
+) -> (Vec<Arc<Block>>, Vec<Write>) {
+    let (mut blocks, mut without_entry) = (Vec::with_capacity(recorded.len()), Vec::new());
     for mut block in recorded {
-        match standing.remove(&key(block.target, block.measure)) {
+        let same = |entry: &Entry| entry.measure.strictness() == block.measure.strictness();
+        match gate.entry(&block.target).filter(same) {
             Some(entry) => {
+                let standing = Arc::make_mut(&mut block);
                 if !on_trial {
-                    block.expires = expiry(&entry, now);
+                    standing.expires = expiry(&entry, now);
                 }
-                block.measure = entry.measure;
+                standing.measure = entry.measure;
                 blocks.push(block);
             }
             None if gate.took_over() => without_entry.push(block),
             None => blocks.push(block),
         }
     }
-    blocks.extend(standing.into_iter().map(|((target, _), entry)| Block {
+    // Where the tables began empty there is nothing else.
+    if gate.entries().next().is_some() {
+        let key = |target, measure: Measure| (target, measure.strictness());
+        let known: HashSet<(Target, Strictness)> =
+            blocks.iter().map(|block| key(block.target, block.measure)).collect();
+        let unknown = gate.entries().filter(|(target, entry)| !known.contains(&key(*target, entry.measure)));
+        blocks.extend(unknown.map(|(target, entry)| Arc::new(adopted(target, &entry, now))));
+    }
+    let strictest = strictest(&blocks);
+    let (resting, gone): (Vec<_>, Vec<_>) =
+        without_entry.into_iter().partition(|block| rests(block, &strictest));
+    blocks.extend(resting);
+    (blocks, gone.into_iter().map(|block| ended(block, now)).collect())
+}
+
+/// A block that was found in the gate.
+fn adopted(target: Target, entry: &Entry, now: &Now) -> Block {
+    Block {
         target,
         created: now.wall,
-        expires: expiry(&entry, now),
+        expires: expiry(entry, now),
         measure: entry.measure,
         rule: None,
         reason: "found in the gate; the store has no record of it".into(),
@@ -395,16 +424,11 @@ fn in_force(recorded: Vec<Block>, gate: &Gate, on_trial: bool, now: &Now) -> (Ve
         attempts: 0,
         users: Vec::new(),
         evidence: Vec::new(),
-    }));
-    let strictest = strictest(&blocks);
-    let (resting, gone): (Vec<Block>, Vec<Block>) =
-        without_entry.into_iter().partition(|block| rests(block, &strictest));
-    blocks.extend(resting);
-    (blocks, gone.into_iter().map(|block| ended(block, now)).collect())
+    }
 }
 
 /// The strictest block of each target.
-fn strictest(blocks: &[Block]) -> HashMap<Target, Strictness> {
+fn strictest(blocks: &[Arc<Block>]) -> HashMap<Target, Strictness> {
     let mut strictest = HashMap::with_capacity(blocks.len());
     for block in blocks {
         let strictness = block.measure.strictness();
@@ -428,7 +452,7 @@ fn expiry(entry: &Entry, now: &Now) -> Option<Expiry> {
 
 /// The end of a block that the store holds for live and the gate does not have: the controller was killed before it was
 /// recorded, or someone else took the entry out.
-fn ended(block: Block, now: &Now) -> Write {
+fn ended(block: Arc<Block>, now: &Now) -> Write {
     let is_over = block.expires.is_some_and(|expiry| expiry.mono <= now.mono);
     let (end, reason) = if is_over {
         (End::Expired, None)

@@ -30,9 +30,8 @@ pub(super) struct Maps {
 
 impl Maps {
     /// Makes the allowed networks those of `networks`. What stays is not touched, and what is new comes in before
-    /// anything goes, so that no packet of an allowed source meets a table without it. Returns how many there are, of IPv4
-    /// and of IPv6.
-    pub(super) fn set_allowed(&self, networks: &[Target]) -> Result<[usize; 2], GateError> {
+    /// anything goes, so that no packet of an allowed source meets a table without it. Returns how many came and went.
+    pub(super) fn set_allowed(&self, networks: &[Target]) -> Result<usize, GateError> {
         let mut wanted4 = Vec::new();
         let mut wanted6 = Vec::new();
         for network in networks {
@@ -42,7 +41,7 @@ impl Maps {
                 IpAddr::V6(v6) => wanted6.push(Key::new(prefix_len, v6.octets())),
             }
         }
-        Ok([replace(&self.allow4, map::ALLOW4, &wanted4)?, replace(&self.allow6, map::ALLOW6, &wanted6)?])
+        Ok(replace(&self.allow4, map::ALLOW4, &wanted4)? + replace(&self.allow6, map::ALLOW6, &wanted6)?)
     }
 
     /// How many networks are allowed, of IPv4 and of IPv6.
@@ -62,7 +61,7 @@ impl Maps {
     }
 }
 
-/// Makes the keys of a trie those of `wanted`, and returns how many there are.
+/// Makes the keys of a trie those of `wanted`, and returns how many came and went.
 fn replace<D>(
     trie: &KernelMap<Key<D>, u32>,
     name: &'static str,
@@ -71,16 +70,22 @@ fn replace<D>(
 where
     D: Pod + Eq + Hash,
 {
+    let mut changed = 0;
     for key in wanted {
-        trie.update(key, &key.prefix_len()).map_err(writing(name))?;
+        // The longest network that it lies in is it itself, where it is there.
+        if trie.look_up(key).map_err(reading(name))? != Some(key.prefix_len()) {
+            trie.update(key, &key.prefix_len()).map_err(writing(name))?;
+            changed += 1;
+        }
     }
     let wanted: HashSet<_> = wanted.iter().map(|key| (key.prefix_len(), key.data())).collect();
     for key in trie.keys(WALK_LIMIT).map_err(reading(name))? {
         if !wanted.contains(&(key.prefix_len(), key.data())) {
             trie.delete(&key).map_err(writing(name))?;
+            changed += 1;
         }
     }
-    Ok(wanted.len())
+    Ok(changed)
 }
 
 /// An error of reading the map `table`.

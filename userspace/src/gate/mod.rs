@@ -8,6 +8,7 @@
 //! - Counts of an entry survive a change of its expiry, without a packet missing from them.
 
 mod attach;
+mod compare;
 mod detach;
 mod error;
 mod family;
@@ -40,6 +41,7 @@ pub use xdpban_common::{NEVER, Outcome, Totals};
 use xdpban_engine::target::Target;
 
 pub use self::attach::{Attached, Held};
+pub use self::compare::Part;
 pub use self::detach::{Detached, detach, read_pinned};
 pub use self::error::{AttachedMode, GateError};
 pub use self::features::{check_pins, kernel_version, missing_capabilities, pinned_holds, rehearse};
@@ -73,6 +75,7 @@ pub struct Gate {
     programs: Ebpf,
     tables: Tables,
     maps: Maps,
+    memory: Memory,
     trace_packets: bool,
     took_over: bool,
 }
@@ -93,7 +96,8 @@ impl Gate {
         tables.set_dry_run(options.dry_run);
         let [allowed4, allowed6] = maps.allowed()?;
         tables.set_allowed(allowed4 > 0, allowed6 > 0);
-        Ok(Gate { pins, programs, tables, maps, trace_packets: options.trace_packets, took_over })
+        let (memory, trace_packets) = (table_memory(options), options.trace_packets);
+        Ok(Gate { pins, programs, tables, maps, memory, trace_packets, took_over })
     }
 
     /// Puts blocks in. A target that is blocked already keeps its counts and gets the new expiry and measure. Returns the
@@ -108,31 +112,48 @@ impl Gate {
         self.tables.remove(targets)
     }
 
-    /// Makes the tables hold exactly `wanted`, and says what someone else had put in, taken out or changed.
+    /// Compares a part of the tables, some milliseconds' worth, with the block that `wanted` has for a target, and mends it.
+    /// Returns what someone else had changed there, and the next part. What is missing, [`Gate::put_back`] finds.
     ///
     /// # Errors
     ///
-    /// Where the kernel does not take a prefix.
-    pub fn reconcile(&mut self, wanted: &[Insertion]) -> Result<Reconciled, GateError> {
-        self.tables.reconcile(wanted)
+    /// Where the kernel does not let the tries of prefixes be read or written.
+    pub fn compare(
+        &mut self,
+        part: Part,
+        wanted: impl Fn(&Target) -> Option<Insertion>,
+    ) -> Result<(Reconciled, Option<Part>), GateError> {
+        self.tables.compare(part, wanted)
     }
 
-    /// Makes the networks that are never dropped those of `networks`.
+    /// Puts those of `wanted`, all of which were put in before, back in that are not there, and returns their targets.
+    pub fn put_back(&mut self, wanted: impl Iterator<Item = Insertion>) -> Vec<Target> {
+        self.tables.put_back(wanted)
+    }
+
+    /// Makes the networks that are never dropped those of `networks`, and returns how many it had to put in or to take out
+    /// for that.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses; networks that were allowed before and still are stay allowed throughout.
-    pub fn set_allow(&mut self, networks: &[Target]) -> Result<(), GateError> {
+    pub fn set_allow(&mut self, networks: &[Target]) -> Result<usize, GateError> {
         // The program must look into the maps while they change.
         self.tables.set_allowed(true, true);
-        let [allowed4, allowed6] = self.maps.set_allowed(networks)?;
-        self.tables.set_allowed(allowed4 > 0, allowed6 > 0);
-        Ok(())
+        let changed = self.maps.set_allowed(networks)?;
+        let has = |v4: bool| networks.iter().any(|network| network.address().is_ipv4() == v4);
+        self.tables.set_allowed(has(true), has(false));
+        Ok(changed)
     }
 
     /// Has the program only count what it would drop, or enforce again.
     pub fn set_dry_run(&mut self, dry_run: bool) {
         self.tables.set_dry_run(dry_run);
+    }
+
+    /// How much memory of the kernel the tables take.
+    pub fn memory(&self) -> Memory {
+        self.memory
     }
 
     /// Whether the tables are those of an earlier controller: then what does not stand in them is not blocked. Otherwise they

@@ -26,14 +26,16 @@ pub(super) struct Full;
 
 /// See the module.
 pub(super) struct Side<F: Family> {
-    slots: Slots<F>,
+    pub(super) slots: Slots<F>,
     /// The number of its slot for each prefix that is not found by its hash.
-    prefixes: KernelMap<Key<F::Key>, u32>,
-    filter: Shared<u64>,
+    pub(super) prefixes: KernelMap<Key<F::Key>, u32>,
+    pub(super) filter: Shared<u64>,
     seed: u64,
     capacity: Capacity,
     /// How many entries there are, by the length of their prefix.
     lengths: Vec<u32>,
+    /// How many of them are for single sources, and for others.
+    present: Capacity,
     /// How many bits of the filter may be set for nothing.
     stale: u64,
 }
@@ -49,18 +51,24 @@ impl<F: Family> Side<F> {
     ) -> io::Result<Side<F>> {
         let slots = Slots::new(table, seed);
         let lengths = vec![0; usize::from(F::BITS) + 1];
-        let mut side = Side { slots, prefixes, filter, seed, capacity, lengths, stale: 0 };
+        let mut side =
+            Side { slots, prefixes, filter, seed, capacity, lengths, present: Capacity::default(), stale: 0 };
         side.recount()?;
         Ok(side)
     }
 
     /// Counts what stands in the table, and makes filter and trie lead to it.
     pub(super) fn recount(&mut self) -> io::Result<()> {
-        self.lengths.fill(0);
+        let mut lengths = vec![0; self.lengths.len()];
         for (target, _) in self.slots.entries() {
-            if let Some(count) = self.lengths.get_mut(usize::from(target.prefix_len())) {
+            if let Some(count) = lengths.get_mut(usize::from(target.prefix_len())) {
                 *count += 1;
             }
+        }
+        self.lengths.fill(0);
+        self.present = Capacity::default();
+        for (prefix_len, count) in (0..).zip(lengths) {
+            self.count(prefix_len, |present| present + count);
         }
         self.make_filter();
         self.make_prefixes()
@@ -90,9 +98,7 @@ impl<F: Family> Side<F> {
         let special = measures.add(&entry.measure).ok_or(Full)?;
         // Set before the entry comes, so that the program never overlooks one.
         if let Some(key) = F::key(target.address()) {
-            for (place, bits) in words(F::filter_bits(self.seed, key, target.prefix_len())) {
-                self.filter.u64(place, 0).fetch_or(bits, Relaxed);
-            }
+            self.fill(key, target.prefix_len());
         }
         let value =
             Value { expires_ns: entry.expires_ns, packets: entry.packets, bytes: entry.bytes, special };
@@ -141,23 +147,80 @@ impl<F: Family> Side<F> {
 
     /// Makes the filter anew where too much of it is set for nothing: to be called after entries went.
     pub(super) fn refresh(&mut self) {
-        let live: u64 = self.lengths.iter().map(|count| u64::from(*count)).sum();
+        let live = u64::from(self.present.blocks) + u64::from(self.present.prefixes);
         if self.stale > live.max(STALE_BITS) {
             self.make_filter();
         }
     }
 
+    /// More prefixes than the trie has, also if it changes while somebody walks through it.
+    pub(super) fn most_prefixes(&self) -> usize {
+        2 * self.capacity.prefixes as usize
+    }
+
+    /// Whether the program finds the entry for `target` at `index`: no bit of the filter is missing, and the trie leads there.
+    pub(super) fn leads_to(&self, target: &Target, index: usize) -> io::Result<bool> {
+        let Some(key) = F::key(target.address()) else { return Ok(false) };
+        let prefix_len = target.prefix_len();
+        let mut bits = F::filter_bits(self.seed, key, prefix_len);
+        if !bits.all(|bit| self.filter.u64(bit as usize / 64, 0).load(Relaxed) >> (bit % 64) & 1 == 1) {
+            return Ok(false);
+        }
+        if F::is_exact(prefix_len) {
+            return Ok(true);
+        }
+        // The longest that the prefix lies in is it itself, where it is there.
+        let leads = self.prefixes.look_up(&Key::new(prefix_len.into(), key))?;
+        Ok(leads.is_some_and(|number| number as usize == index))
+    }
+
+    /// Has the filter tell of a prefix.
+    fn fill(&self, key: F::Key, prefix_len: u8) {
+        for (place, bits) in words(F::filter_bits(self.seed, key, prefix_len)) {
+            self.filter.u64(place, 0).fetch_or(bits, Relaxed);
+        }
+    }
+
+    /// Makes filter and trie lead to the entry for `target` at `index`.
+    pub(super) fn lead_to(&mut self, target: &Target, index: usize) -> io::Result<()> {
+        if let Some(key) = F::key(target.address()) {
+            self.fill(key, target.prefix_len());
+        }
+        self.tell_prefix(target, index)
+    }
+
+    /// Takes out an entry that was not put in here; `is_second` where another one for its target stays.
+    pub(super) fn take_stray(&mut self, target: &Target, index: usize, is_second: bool) -> io::Result<()> {
+        if !is_second
+            && !F::is_exact(target.prefix_len())
+            && let Some(key) = F::key(target.address())
+        {
+            self.prefixes.delete(&Key::new(target.prefix_len().into(), key))?;
+        }
+        self.slots.take(index);
+        Ok(())
+    }
+
+    /// Counts no longer an entry that someone else took out.
+    pub(super) fn lost(&mut self, target: &Target) {
+        self.count(target.prefix_len(), |count| count.saturating_sub(1));
+    }
+
     fn has_room(&self, prefix_len: u8) -> bool {
-        let of_its_kind =
-            |length: usize| F::is_exact(u8::try_from(length).unwrap_or(u8::MAX)) == F::is_exact(prefix_len);
-        let counts = self.lengths.iter().enumerate().filter(|(length, _)| of_its_kind(*length));
-        let present: u32 = counts.map(|(_, count)| count).sum();
-        present < if F::is_exact(prefix_len) { self.capacity.blocks } else { self.capacity.prefixes }
+        if F::is_exact(prefix_len) {
+            self.present.blocks < self.capacity.blocks
+        } else {
+            self.present.prefixes < self.capacity.prefixes
+        }
     }
 
     fn count(&mut self, prefix_len: u8, change: impl Fn(u32) -> u32) {
         if let Some(count) = self.lengths.get_mut(usize::from(prefix_len)) {
+            let all =
+                if F::is_exact(prefix_len) { &mut self.present.blocks } else { &mut self.present.prefixes };
+            *all -= *count;
             *count = change(*count);
+            *all += *count;
         }
     }
 

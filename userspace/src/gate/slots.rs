@@ -97,12 +97,22 @@ impl<F: Family> Slots<F> {
 
     /// Every entry, in the order of the slots.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Target, Value)> {
-        (0..self.memory.len()).filter_map(|index| {
+        self.entries_in(0..self.len()).map(|(_, target, value)| (target, value))
+    }
+
+    /// The entries in some of the slots, each with its index.
+    pub(super) fn entries_in(&self, slots: Range<usize>) -> impl Iterator<Item = (usize, Target, Value)> {
+        (slots.start..slots.end.min(self.len())).filter_map(|index| {
             // Most slots have none, and the state is the quickest to look at.
             let prefix_len = self.state(index).prefix_len()?;
             let address = self.memory.read(index).address;
-            Some((Target::prefix(F::address(address), prefix_len), self.value(index)))
+            Some((index, Target::prefix(F::address(address), prefix_len), self.value(index)))
         })
+    }
+
+    /// How many slots there are.
+    pub(super) fn len(&self) -> usize {
+        self.memory.len()
     }
 
     /// The slots that a search for a prefix looks into, in their order.

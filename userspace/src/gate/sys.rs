@@ -141,7 +141,7 @@ impl<K: Pod, V: Pod> KernelMap<K, V> {
     }
 
     /// The key after `key`, in the map's own order; the first for none.
-    fn next_key(&self, key: Option<&K>) -> io::Result<Option<K>> {
+    pub(super) fn next_key(&self, key: Option<&K>) -> io::Result<Option<K>> {
         let mut next = MaybeUninit::<K>::uninit();
         let mut attr = zeroed();
         attr.__bindgen_anon_2.map_fd = number(self.fd.as_fd());

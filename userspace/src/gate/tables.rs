@@ -4,7 +4,6 @@
 //! call, and nothing can fail but for want of room. What the program is told (the filters, the kinds of block) never
 //! leaves out a block that is in its table.
 
-use std::collections::HashMap;
 use std::mem::offset_of;
 use std::net::IpAddr;
 #[cfg(test)]
@@ -79,8 +78,8 @@ pub(super) struct Memory {
     pub(super) control: Shared<Control>,
 }
 
-/// How many entries the tables of either family may hold.
-#[derive(Clone, Copy, Debug)]
+/// How many entries the tables of either family may hold, or do.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Capacity {
     /// Addresses, and IPv6 /64s.
     pub(super) blocks: u32,
@@ -90,10 +89,11 @@ pub(super) struct Capacity {
 
 /// See the module.
 pub(super) struct Tables {
-    v4: Side<V4>,
-    v6: Side<V6>,
-    measures: Measures,
+    pub(super) v4: Side<V4>,
+    pub(super) v6: Side<V6>,
+    pub(super) measures: Measures,
     control: Shared<Control>,
+    seed: u64,
 }
 
 impl Tables {
@@ -109,7 +109,7 @@ impl Tables {
         let v6 = Side::new(block6, prefix6, filter6, seed, capacity).map_err(writing(map::PREFIX6))?;
         let values = v4.entries().chain(v6.entries()).map(|(_, value)| value.special);
         let measures = Measures::new(special, values.filter(|number| *number != 0).collect());
-        let mut tables = Tables { v4, v6, measures, control };
+        let mut tables = Tables { v4, v6, measures, control, seed };
         tables.tell();
         Ok(tables)
     }
@@ -160,40 +160,6 @@ impl Tables {
         removed
     }
 
-    /// Makes the tables hold exactly `wanted`, whoever changed them meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel does not take a prefix.
-    pub(super) fn reconcile(&mut self, wanted: &[Insertion]) -> Result<Reconciled, GateError> {
-        let by_target: HashMap<Target, &Insertion> = wanted.iter().map(|one| (one.target, one)).collect();
-        let mut reconciled = Reconciled::default();
-        let mut present = 0;
-        for (target, entry) in self.entries() {
-            match by_target.get(&target) {
-                None => reconciled.taken_out.push(target),
-                Some(one) if one.expires == entry.deadline() && one.measure == entry.measure => present += 1,
-                Some(_) => reconciled.put_back.push(target),
-            }
-        }
-        let missing = by_target.len() - present - reconciled.put_back.len();
-        if missing > 0 {
-            let gone = wanted.iter().map(|one| one.target).filter(|target| self.entry(target).is_none());
-            reconciled.put_back.extend(gone);
-        }
-        if reconciled == Reconciled::default() {
-            return Ok(reconciled);
-        }
-        // What was counted here is not what stands there any longer.
-        self.v4.recount().map_err(writing(map::PREFIX4))?;
-        self.v6.recount().map_err(writing(map::PREFIX6))?;
-        self.remove(&reconciled.taken_out);
-        let again: Vec<Insertion> =
-            reconciled.put_back.iter().filter_map(|target| by_target.get(target).map(|one| **one)).collect();
-        self.insert(&again);
-        Ok(reconciled)
-    }
-
     /// The bucket of a target that is throttled: see [`Special::full_ns`].
     #[cfg(test)]
     pub(super) fn bucket(&self, target: &Target) -> Option<&AtomicU64> {
@@ -232,8 +198,9 @@ impl Tables {
     }
 
     /// Tells the program what has changed.
-    fn tell(&mut self) {
+    pub(super) fn tell(&mut self) {
         let kinds = self.v4.kinds() | self.v6.kinds();
+        self.control.u64(0, offset_of!(Control, seed)).store(self.seed, Release);
         self.control.u32(0, offset_of!(Control, kinds)).store(kinds, Release);
         self.v4.refresh();
         self.v6.refresh();

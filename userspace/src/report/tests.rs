@@ -53,18 +53,32 @@ fn block(target: &str, begin: i64) -> Block {
 }
 
 fn blocked(block: &Block, took: Duration) -> Write {
-    Write::Blocked { block: block.clone(), at: block.created, took: Some(took), uid: None, from: (0, 0) }
+    Write::Blocked {
+        block: block.clone().into(),
+        at: block.created,
+        took: Some(took),
+        uid: None,
+        from: (0, 0),
+    }
 }
 
 fn ended(block: &Block, end: End, packets: u64) -> Write {
     let at = block.expires.unwrap().wall;
-    Write::Ended { block: block.clone(), end, at, packets, bytes: packets * 60, reason: None, uid: None }
+    Write::Ended {
+        block: block.clone().into(),
+        end,
+        at,
+        packets,
+        bytes: packets * 60,
+        reason: None,
+        uid: None,
+    }
 }
 
 fn refused(block: &Block) -> Write {
     let Block { target, .. } = *block;
     let because = Refusal::Protected(Protection { target, protected: target, by: Protector::Session });
-    Write::Refused { refused: Refused { block: block.clone(), because }, at: block.created }
+    Write::Refused { refused: Refused { block: block.clone(), because }.into(), at: block.created }
 }
 
 fn act(second: i64, uid: Option<u32>, act: Act) -> Write {
@@ -126,7 +140,7 @@ fn eventful() -> TempDir {
         started(2 * DAY + 3600),
         blocked(&v6, Duration::from_millis(3)),
         Write::Blocked {
-            block: by_hand.clone(),
+            block: by_hand.clone().into(),
             at: by_hand.created,
             took: None,
             uid: Some(0),

@@ -149,9 +149,52 @@ impl Incident {
     }
 }
 
+/// The columns that [`read_block`] reads.
+pub(super) const BLOCK_COLUMNS: &str =
+    "key, first_seen, expires_at, measure, rule_id, rule_level, rule_description, reason,
+    origin, offences, attempts, users, evidence";
+
+/// What was said of the last block that was read. Most of a long list have all of it in common, and share it then.
+#[derive(Default)]
+pub(super) struct Said {
+    rule: Option<RuleRef>,
+    reason: Arc<str>,
+}
+
+/// Reads a row of [`BLOCK_COLUMNS`]: a block, of an incident that is in force. Its monotonic expiry is what the wall clock's
+/// is by `now`, since that clock begins anew with each boot.
+pub(super) fn read_block(row: &Row<'_>, now: &Now, last: &mut Said) -> rusqlite::Result<Block> {
+    match (row.get(4)?, row.get(5)?) {
+        (Some(id), Some(level)) => {
+            let (id, description) = (RuleId(id), text(row, 6)?);
+            let same = |rule: &RuleRef| (rule.id, rule.level, &*rule.description) == (id, level, description);
+            if !last.rule.as_ref().is_some_and(same) {
+                last.rule = Some(RuleRef { id, level, description: description.into() });
+            }
+        }
+        _ => last.rule = None,
+    }
+    let reason = text(row, 7)?;
+    if *last.reason != *reason {
+        last.reason = reason.into();
+    }
+    Ok(Block {
+        target: target(row, 0)?,
+        created: Wall(row.get(1)?),
+        expires: wall(row, 2)?.map(|wall| Expiry { mono: now.mono_at(wall), wall }),
+        measure: measure_of(row, 3)?,
+        rule: last.rule.clone(),
+        reason: Arc::clone(&last.reason),
+        origin: named(row, 8, Origin::from_name)?,
+        offences: row.get(9)?,
+        attempts: row.get(10)?,
+        users: texts(row, 11)?,
+        evidence: texts(row, 12)?,
+    })
+}
+
 /// Reads a row of [`COLUMNS`], by their places: to find a column by its name costs more than all the rest.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Incident> {
-    let wall = |place| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(place)?.map(Wall));
     let duration = |place| {
         let present = row.get::<_, Option<i64>>(place)?.is_some();
         present.then(|| unsigned(row, place).map(Duration::from_micros)).transpose()
@@ -164,11 +207,8 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Incident> {
         id: row.get(0)?,
         first_seen: Wall(row.get(1)?),
         last_seen: Wall(row.get(2)?),
-        responded_at: wall(3)?,
-        target: {
-            let key = row.get_ref(4)?.as_blob().map_err(|error| unreadable(4, error))?;
-            columns::target(key).ok_or_else(|| unreadable(4, "no target"))?
-        },
+        responded_at: wall(row, 3)?,
+        target: target(row, 4)?,
         rule,
         reason: row.get(8)?,
         origin: named(row, 9, Origin::from_name)?,
@@ -178,24 +218,40 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Incident> {
         evidence: texts(row, 13)?,
         action: row.get(14)?,
         timeout: duration(15)?,
-        expires_at: wall(16)?,
+        expires_at: wall(row, 16)?,
         line_to_block: duration(17)?,
         dropped_packets: unsigned(row, 18)?,
         dropped_bytes: unsigned(row, 19)?,
         outcome: named(row, 20, Outcome::from_name)?,
-        outcome_at: wall(21)?,
+        outcome_at: wall(row, 21)?,
         outcome_reason: row.get(22)?,
         uid: row.get(23)?,
         outcome_uid: row.get(24)?,
-        measure: match row.get_ref(25)?.as_str_or_null().map_err(|error| unreadable(25, error))? {
-            Some(written) => measure::from_json(written).map_err(|error| unreadable(25, error))?,
-            None => Measure::default(),
-        },
+        measure: measure_of(row, 25)?,
         command: row.get(26)?,
-        first_drop: wall(27)?,
-        last_drop: wall(28)?,
+        first_drop: wall(row, 27)?,
+        last_drop: wall(row, 28)?,
         record: 0,
     })
+}
+
+/// The column of a target's key.
+fn target(row: &Row<'_>, place: usize) -> rusqlite::Result<Target> {
+    let key = row.get_ref(place)?.as_blob().map_err(|error| unreadable(place, error))?;
+    columns::target(key).ok_or_else(|| unreadable(place, "no target"))
+}
+
+/// A column that holds a time, or none.
+fn wall(row: &Row<'_>, place: usize) -> rusqlite::Result<Option<Wall>> {
+    Ok(row.get::<_, Option<i64>>(place)?.map(Wall))
+}
+
+/// The column of a measure; none there is the one that stops everything.
+fn measure_of(row: &Row<'_>, place: usize) -> rusqlite::Result<Measure> {
+    match row.get_ref(place)?.as_str_or_null().map_err(|error| unreadable(place, error))? {
+        Some(written) => measure::from_json(written).map_err(|error| unreadable(place, error)),
+        None => Ok(Measure::default()),
+    }
 }
 
 /// A column that holds a count.

@@ -21,6 +21,7 @@ mod prune;
 mod query;
 mod queue;
 mod ran;
+mod reconcile;
 mod schema;
 mod tables;
 mod tried;
@@ -32,6 +33,7 @@ use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -213,7 +215,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
-    pub fn in_force(&self, now: &Now) -> Result<Vec<Block>, StoreError> {
+    pub fn in_force(&self, now: &Now) -> Result<Vec<Arc<Block>>, StoreError> {
         tables::in_force(&self.connection, now).map_err(|source| self.unread(source))
     }
 

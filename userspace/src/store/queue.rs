@@ -128,6 +128,8 @@ impl Queue {
             | Write::Blocked { .. }
             | Write::Refused { .. }
             | Write::Login(_)
+            | Write::Standing { .. }
+            | Write::NotStanding { .. }
             | Write::Ran(_)
             | Write::Act { .. }
             | Write::Allow { .. }
@@ -261,11 +263,11 @@ mod tests {
     }
 
     fn blocked(number: u32) -> Write {
-        Write::Blocked { block: block(number), at: Wall(0), took: None, uid: None, from: (0, 0) }
+        Write::Blocked { block: block(number).into(), at: Wall(0), took: None, uid: None, from: (0, 0) }
     }
 
     fn ended(number: u32) -> Write {
-        let block = block(number);
+        let block = block(number).into();
         Write::Ended { block, end: End::Lifted, at: Wall(0), packets: 9, bytes: 9, reason: None, uid: None }
     }
 

@@ -4,23 +4,25 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use rusqlite::{Connection, Row};
 use xdpban_engine::Login;
 use xdpban_engine::change::Block;
 use xdpban_engine::time::{Now, Wall};
 
-use super::incident::{self, COLUMNS, text, unreadable};
+use super::incident::{self, BLOCK_COLUMNS, Said, text, unreadable};
 use super::{Allowed, Offender};
 use crate::source::Position;
 
-pub(super) fn in_force(connection: &Connection, now: &Now) -> rusqlite::Result<Vec<Block>> {
+pub(super) fn in_force(connection: &Connection, now: &Now) -> rusqlite::Result<Vec<Arc<Block>>> {
+    let mut last = Said::default();
     connection
         .prepare(&format!(
-            "SELECT {COLUMNS} FROM incidents WHERE outcome = 'in_force' AND command IS NULL
+            "SELECT {BLOCK_COLUMNS} FROM incidents WHERE outcome = 'in_force' AND command IS NULL
              ORDER BY first_seen, id"
         ))?
-        .query_map([], |row| incident::read(row).map(|incident| incident.into_block(now)))?
+        .query_map([], |row| incident::read_block(row, now, &mut last).map(Arc::new))?
         .collect()
 }
 

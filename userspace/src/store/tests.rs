@@ -52,7 +52,7 @@ fn block(text: &str, seconds: i64) -> Block {
 
 fn blocked(block: &Block) -> Write {
     Write::Blocked {
-        block: block.clone(),
+        block: block.clone().into(),
         at: wall(0),
         took: Some(Duration::from_micros(700)),
         uid: None,
@@ -61,7 +61,7 @@ fn blocked(block: &Block) -> Write {
 }
 
 fn ended(block: &Block, end: End, packets: u64) -> Write {
-    let (block, bytes) = (block.clone(), packets * 60);
+    let (block, bytes) = (block.clone().into(), packets * 60);
     Write::Ended { block, end, at: wall(50), packets, bytes, reason: None, uid: None }
 }
 
@@ -100,7 +100,7 @@ fn a_block_comes_back_as_it_was() {
     drop(store);
 
     let store = Store::open(directory.path()).unwrap();
-    assert_eq!(store.in_force(&now()).unwrap(), [timed.clone(), permanent]);
+    assert_eq!(store.in_force(&now()).unwrap(), [timed.clone().into(), permanent.into()]);
     let rebooted = Now { mono: Mono(1), wall: wall(40), utc_offset: 0 };
     let expires = store.in_force(&rebooted).unwrap()[0].expires.unwrap();
     assert_eq!(expires, Expiry { mono: Mono(60_000_000_001), wall: wall(100) });
@@ -115,7 +115,13 @@ fn a_block_that_comes_again_is_the_same_incident_until_it_ends() {
     let again = Block { offences: 2, attempts: 9, ..block("203.0.113.7", 600) };
     store.write(&[blocked(&first)]).unwrap();
     store
-        .write(&[Write::Blocked { block: again.clone(), at: wall(20), took: None, uid: None, from: (0, 0) }])
+        .write(&[Write::Blocked {
+            block: again.clone().into(),
+            at: wall(20),
+            took: None,
+            uid: None,
+            from: (0, 0),
+        }])
         .unwrap();
     let [incident] = &store.incidents(&all(10)).unwrap()[..] else { panic!() };
     assert_eq!((incident.first_seen, incident.last_seen), (wall(0), wall(20)));
@@ -143,15 +149,15 @@ fn a_weaker_block_rests_with_an_incident_and_counts_of_its_own() {
     let beneath = everything.target;
     let rests = |block: &Block, at, packets| {
         let (block, at) = (block.clone(), wall(at));
-        Write::Rests { block, at, beneath, packets, bytes: packets * 60 }
+        Write::Rests { block: block.into(), at, beneath, packets, bytes: packets * 60 }
     };
     let resumed = |block: &Block, at, packets| Write::Resumed {
-        block: block.clone(),
+        block: block.clone().into(),
         at: wall(at),
         from: (packets, packets * 60),
     };
     let after = |block: &Block, packets| Write::Blocked {
-        block: block.clone(),
+        block: block.clone().into(),
         at: wall(10),
         took: None,
         uid: None,
@@ -161,7 +167,7 @@ fn a_weaker_block_rests_with_an_incident_and_counts_of_its_own() {
     store.write(&[after(&everything, 10), rests(&part, 10, 10), counts("203.0.113.7", 30)]).unwrap();
     let mut kept = store.in_force(&now()).unwrap();
     kept.sort_by_key(|block| block.measure.strictness());
-    assert_eq!(kept, [throttle.clone(), part.clone(), everything.clone()]);
+    assert_eq!(kept, [throttle.clone(), part.clone(), everything.clone()].map(Arc::new));
     let [first, second, third] = &store.incidents(&all(10)).unwrap()[..] else { panic!() };
     let rest = Some("rests while 203.0.113.7 has a stricter block");
     assert_eq!((first.outcome_reason.as_deref(), first.dropped_packets), (rest, 7));
@@ -207,7 +213,7 @@ fn a_store_of_version_2_is_taken_over_and_holds_weaker_blocks_too() {
     let weaker =
         Block { measure: Measure { scope: ports, ..Measure::default() }, ..block("203.0.113.7", 200) };
     store.write(&[blocked(&weaker)]).unwrap();
-    assert_eq!(store.in_force(&now()).unwrap(), [block("203.0.113.7", 100), weaker]);
+    assert_eq!(store.in_force(&now()).unwrap(), [block("203.0.113.7", 100), weaker].map(Arc::new));
 }
 
 #[test]
@@ -233,7 +239,7 @@ fn every_end_is_an_outcome_with_its_reason() {
     }
     let never = block("203.0.113.9", 30);
     let failed = Write::Ended {
-        block: never.clone(),
+        block: never.clone().into(),
         end: End::Failed,
         at: wall(1),
         packets: 0,
@@ -262,7 +268,7 @@ fn what_was_refused_is_on_record() {
     let target = target("203.0.113.7");
     let because = Refusal::Protected(Protection { target, protected: target, by: Protector::Allowed });
     let refused = Refused { block: block("203.0.113.7", 100), because: because.clone() };
-    store.write(&[Write::Refused { refused, at: wall(3) }]).unwrap();
+    store.write(&[Write::Refused { refused: refused.into(), at: wall(3) }]).unwrap();
     let [incident] = &store.incidents(&all(10)).unwrap()[..] else { panic!() };
     assert_eq!(incident.outcome, Outcome::Refused);
     assert_eq!(incident.outcome_reason, Some(because.to_string()));
@@ -550,3 +556,41 @@ async fn close_has_an_end() {
 mod query;
 mod record;
 mod version_1;
+
+#[test]
+fn the_record_is_brought_to_what_is_blocked() {
+    let (directory, mut store) = store();
+    let [known, gone, unknown] = ["203.0.113.1", "203.0.113.2", "203.0.113.3"].map(|text| block(text, 100));
+    store.write(&[blocked(&known), blocked(&gone)]).unwrap();
+    let plain = |target| (target, Strictness::Everything);
+    let in_force = || {
+        let mut parts = Vec::new();
+        let archive = Archive::open(directory.path()).unwrap();
+        archive
+            .each_in_force(1, |targets| {
+                parts.push(targets);
+                true
+            })
+            .unwrap();
+        let mut targets = parts.concat();
+        targets.sort();
+        targets
+    };
+    assert_eq!(in_force(), [known.target, gone.target].map(plain));
+
+    let standing =
+        Write::Standing { blocks: vec![known.clone().into(), unknown.clone().into()], at: wall(7) };
+    let not_blocked = [gone.target, target("203.0.113.4")].map(plain).to_vec();
+    let not_standing = Write::NotStanding { blocks: not_blocked, at: wall(8) };
+    for _ in 0..2 {
+        store.write(&[standing.clone(), not_standing.clone()]).unwrap();
+        assert_eq!(in_force(), [known.target, unknown.target].map(plain));
+        let incidents = store.incidents(&IncidentQuery::default()).unwrap();
+        assert_eq!(
+            incidents.iter().map(|one| one.target).collect::<Vec<_>>(),
+            [known.target, gone.target, unknown.target]
+        );
+        assert_eq!((incidents[1].outcome, incidents[1].outcome_at), (Outcome::Lifted, Some(wall(8))));
+        assert_eq!((incidents[2].users.len(), incidents[2].responded_at), (2, Some(wall(7))));
+    }
+}

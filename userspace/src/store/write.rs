@@ -1,5 +1,6 @@
 //! What can be written, and how.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -14,7 +15,7 @@ use super::chain::Ledger;
 use super::columns::{Columns, count, micros};
 use super::incident::Outcome;
 use super::ran::Ran;
-use super::{MAX_LOGINS, tried};
+use super::{MAX_LOGINS, reconcile, tried};
 use crate::source::Position;
 
 /// One thing to keep.
@@ -24,7 +25,7 @@ pub enum Write {
     /// that one takes over what the block says.
     Blocked {
         /// The block.
-        block: Block,
+        block: Arc<Block>,
         /// When the kernel had it.
         at: Wall,
         /// How long that took from the arrival of the line that led to it.
@@ -37,7 +38,7 @@ pub enum Write {
     /// A block rests while a stricter one stands. Its incident stays open.
     Rests {
         /// The block.
-        block: Block,
+        block: Arc<Block>,
         /// Since when.
         at: Wall,
         /// The target of the stricter one.
@@ -50,7 +51,7 @@ pub enum Write {
     /// A block that rested is in force again. Nothing where it did not rest.
     Resumed {
         /// The block.
-        block: Block,
+        block: Arc<Block>,
         /// Since when.
         at: Wall,
         /// The packets and bytes that its entry had counted before, for the stricter block.
@@ -60,7 +61,7 @@ pub enum Write {
     /// records one that is closed from the start.
     Ended {
         /// The block as it stood.
-        block: Block,
+        block: Arc<Block>,
         /// Why it ended.
         end: End,
         /// When that was noticed.
@@ -77,7 +78,7 @@ pub enum Write {
     /// A block that a rule asked for was not made.
     Refused {
         /// The block and what prevented it.
-        refused: Refused,
+        refused: Box<Refused>,
         /// When.
         at: Wall,
     },
@@ -92,6 +93,20 @@ pub enum Write {
         packets: u64,
         /// Bytes dropped.
         bytes: u64,
+        /// When.
+        at: Wall,
+    },
+    /// These blocks are in force. Opens an incident for each that has none.
+    Standing {
+        /// The blocks.
+        blocks: Vec<Arc<Block>>,
+        /// When.
+        at: Wall,
+    },
+    /// These targets have no block of that strictness. Closes the incident that is in force for one.
+    NotStanding {
+        /// What is not blocked.
+        blocks: Vec<(Target, Strictness)>,
         /// When.
         at: Wall,
     },
@@ -172,7 +187,7 @@ impl Write {
                 let (outcome, why) = outcome(*end);
                 let close = Close { outcome, at, reason: reason.as_deref().or(why), uid: *uid };
                 let connection = ledger.connection;
-                match in_force(connection, block)? {
+                match in_force(connection, &block.target, block.measure.strictness())? {
                     Some(id) => {
                         let strictness = block.measure.strictness();
                         counted(connection, &block.target, strictness, *packets, *bytes, at)?;
@@ -193,6 +208,8 @@ impl Write {
             Write::Counts { target, strictness, packets, bytes, at } => {
                 counted(ledger.connection, target, *strictness, *packets, *bytes, *at)
             }
+            Write::Standing { blocks, at } => reconcile::standing(ledger, blocks, *at),
+            Write::NotStanding { blocks, at } => reconcile::not_standing(ledger, blocks, *at),
             Write::Ran(ran) => ran.apply(ledger),
             Write::Act { at, uid, act } => act.apply(ledger, *at, *uid),
             Write::Allow { network, comment, expires_at, uid, at } => {
@@ -214,7 +231,7 @@ impl Write {
     }
 }
 
-fn blocked(
+pub(super) fn blocked(
     ledger: &mut Ledger<'_>,
     block: &Block,
     at: Wall,
@@ -223,7 +240,7 @@ fn blocked(
     from: (u64, u64),
 ) -> rusqlite::Result<()> {
     let mut columns = Columns::default();
-    let id = in_force(ledger.connection, block)?;
+    let id = in_force(ledger.connection, &block.target, block.measure.strictness())?;
     match id {
         Some(id) => {
             columns.set("last_seen", at.0);
@@ -258,7 +275,9 @@ fn blocked(
 
 /// Notes that a block rests, in the place of the outcome's reason.
 fn rests(ledger: &mut Ledger<'_>, block: &Block, at: Wall, beneath: Target) -> rusqlite::Result<()> {
-    let Some(id) = in_force(ledger.connection, block)? else { return Ok(()) };
+    let Some(id) = in_force(ledger.connection, &block.target, block.measure.strictness())? else {
+        return Ok(());
+    };
     let reason = format!("rests while {beneath} has a stricter block");
     let known = "SELECT outcome_reason FROM incidents WHERE id = ?1";
     let known: Option<String> = ledger.connection.prepare_cached(known)?.query_row([id], |row| row.get(0))?;
@@ -273,7 +292,9 @@ fn rests(ledger: &mut Ledger<'_>, block: &Block, at: Wall, beneath: Target) -> r
 
 /// Notes that a block that rested is in force again, and what its entry counts from.
 fn resumed(ledger: &mut Ledger<'_>, block: &Block, at: Wall, from: (u64, u64)) -> rusqlite::Result<()> {
-    let Some(id) = in_force(ledger.connection, block)? else { return Ok(()) };
+    let Some(id) = in_force(ledger.connection, &block.target, block.measure.strictness())? else {
+        return Ok(());
+    };
     let rested = "SELECT outcome_reason IS NOT NULL FROM incidents WHERE id = ?1";
     if !ledger.connection.prepare_cached(rested)?.query_row([id], |row| row.get(0))? {
         return Ok(());
@@ -360,19 +381,23 @@ impl<'a> Close<'a> {
 }
 
 /// The incident of a block, which is in force or rests.
-fn in_force(connection: &Connection, block: &Block) -> rusqlite::Result<Option<i64>> {
-    let (action, plain) = kind(block.measure.strictness());
+pub(super) fn in_force(
+    connection: &Connection,
+    target: &Target,
+    strictness: Strictness,
+) -> rusqlite::Result<Option<i64>> {
+    let (action, plain) = kind(strictness);
     connection
         .prepare_cached(
             "SELECT id FROM incidents WHERE target = ?1 AND ifnull(command, '') = ''
              AND action = ?2 AND measure IS NULL = ?3 AND outcome = 'in_force'",
         )?
-        .query_row(params![block.target.to_string(), action, plain], |row| row.get(0))
+        .query_row(params![target.to_string(), action, plain], |row| row.get(0))
         .optional()
 }
 
 /// How strict a block is, as the index of those in force has it: its action, and whether it is a plain block.
-fn kind(strictness: Strictness) -> (&'static str, bool) {
+pub(super) fn kind(strictness: Strictness) -> (&'static str, bool) {
     match strictness {
         Strictness::Everything => ("block", true),
         Strictness::Part => ("block", false),

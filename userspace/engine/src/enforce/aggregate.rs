@@ -11,7 +11,7 @@ use crate::time::Now;
 impl Enforcer {
     /// Blocks the prefix that `host`, which has just been blocked, lies in, where the response says so and enough others in
     /// it have been blocked.
-    pub(super) fn aggregate(&mut self, host: Block, response: &Response, now: &Now) {
+    pub(super) fn aggregate(&mut self, host: &Block, response: &Response, now: &Now) {
         let Some(aggregate) = response.aggregate else { return };
         let Some(target) = aggregate.prefix_of(&host.target) else { return };
         let (at, hosts) = (Moment::now(now), aggregate.hosts as usize);
@@ -37,14 +37,14 @@ impl Enforcer {
             measure: joined.map_or(response.measure, |block| block.measure.and(response.measure)),
             reason: collateral(&target, &within).into(),
             offences,
-            ..host
+            ..host.clone()
         };
         if let Some(protection) = self.protection(&target, now) {
             self.refuse(target, Refusal::Protected(protection), timeout, || block, now);
         } else if let Err(full) = self.blocklist.has_room(&key(&block)) {
             self.refuse(target, refusal_of(target, full), timeout, || block, now);
         } else {
-            self.put(block);
+            self.put(block.into(), now.mono);
             self.offenders.record(target, offences, at.after(timeout.unwrap_or_default()));
             self.counts.blocked += 1;
         }

@@ -5,24 +5,25 @@
 
 use std::sync::Arc;
 
-use super::Enforcer;
-use crate::blocklist::{Entry, Key, key};
+use super::{Enforcer, is_over};
+use crate::blocklist::{Entry, Key, is_exact, key};
 use crate::change::{Block, Change, End, Place, Protection};
 use crate::target::Target;
+use crate::time::Mono;
 
 impl Enforcer {
     /// Puts in a block for which there is room, be it by taking another out.
-    pub(super) fn put(&mut self, block: Block) {
+    pub(super) fn put(&mut self, block: Arc<Block>, now: Mono) {
         let target = block.target;
-        if let Some(first) = self.blocklist.insert(block.clone()) {
-            self.evicted(first, format!("it made room for {target}").into());
+        if let Some(first) = self.blocklist.insert(Arc::clone(&block)) {
+            self.made_room(first, &target, now);
         }
         if let Some(stricter) = self.blocklist.stricter(&block) {
-            let (beneath, block) = (stricter.target, Box::new(block));
+            let beneath = stricter.target;
             return self.changes.push_back(Change::Rest { block, place: Place::Nowhere, beneath });
         }
         let weaker = self.blocklist.weaker(&block);
-        self.changes.push_back(Change::Block(Box::new(block)));
+        self.changes.push_back(Change::Block(block));
         for key in weaker {
             self.rest(&key, target);
         }
@@ -33,7 +34,7 @@ impl Enforcer {
         let Some(entry) = self.blocklist.entry(key).filter(|entry| !entry.rests) else { return };
         entry.rests = true;
         let place = if key.0 == beneath { Place::TakenOver } else { Place::Gate };
-        let block = Box::new(entry.block.clone());
+        let block = Arc::clone(&entry.block);
         self.changes.push_back(Change::Rest { block, place, beneath });
     }
 
@@ -55,13 +56,13 @@ impl Enforcer {
                 place = Place::TakenOver;
             }
         }
-        self.changes.push_back(Change::Unblock { block: Box::new(block), place, end, detail });
+        self.changes.push_back(Change::Unblock { block, place, end, detail });
     }
 
     /// Brings a block into force that rests, unless it has to rest further.
     fn resume(&mut self, key: &Key) -> bool {
         let Some(Entry { block, rests: true, .. }) = self.blocklist.get(key) else { return false };
-        let block = Box::new(block.clone());
+        let block = Arc::clone(block);
         if self.blocklist.stricter(&block).is_some() {
             return false;
         }
@@ -73,13 +74,23 @@ impl Enforcer {
     }
 
     /// Ends a block that an earlier controller has put into the gate, and that is not put in here.
-    pub(super) fn over(&mut self, block: Block, end: End, detail: Option<Arc<str>>) {
+    pub(super) fn over(&mut self, block: Arc<Block>, end: End, detail: Option<Arc<str>>) {
         let place = if self.block_of(&block.target).is_some() { Place::TakenOver } else { Place::Gate };
-        self.changes.push_back(Change::Unblock { block: Box::new(block), place, end, detail });
+        self.changes.push_back(Change::Unblock { block, place, end, detail });
+    }
+
+    /// Ends the block that gave way to that of `target`. One whose time is over would have ended by itself.
+    pub(super) fn made_room(&mut self, entry: Entry, target: &Target, now: Mono) {
+        if is_over(&entry.block, now) {
+            self.end(entry, End::Expired, None);
+        } else {
+            self.evicted(entry, format!("it made room for {target}").into());
+        }
     }
 
     pub(super) fn evicted(&mut self, entry: Entry, why: Arc<str>) {
-        self.counts.evicted += 1;
+        let exact = is_exact(&entry.block.target);
+        *if exact { &mut self.counts.evicted } else { &mut self.counts.evicted_prefixes } += 1;
         self.end(entry, End::Evicted, Some(why));
     }
 

@@ -649,13 +649,49 @@ fn a_full_table_gives_up_the_first_to_expire() {
 }
 
 #[test]
+fn blocks_that_are_over_count_for_nothing_however_many_are_due() {
+    const DUE: u32 = 3000;
+    let mut policy = policy();
+    policy.limits.blocks = DUE;
+    let mut lab = Lab::new(policy);
+    let address = |number: u32| std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).to_string();
+    (0..DUE).for_each(|number| lab.operator(&address(number), Some(MINUTE)).unwrap());
+    lab.changes();
+    lab.pass(MINUTE);
+    lab.engine.handle_timeout(lab.now);
+    let ended = ends(&lab.changes());
+    assert!((100..2000).contains(&ended.len()), "{} at once", ended.len());
+    assert!(ended.iter().all(|(_, end)| *end == End::Expired));
+    assert!(lab.engine.poll_timeout().is_some_and(|due| due <= lab.now.mono), "more are due");
+
+    // Its block is still to be swept, and does not keep it from being blocked anew.
+    let last = address(DUE - 1);
+    assert!(matches!(lab.attempt(EventKind::InvalidUser, &last).decision, Some(Decision::Block { .. })));
+    let changes = lab.changes();
+    assert_eq!(ends(&changes), [(last, End::Expired)]);
+    assert!(matches!(changes.last(), Some(Change::Block(_))));
+    // What makes room for others has not been driven out: its time was over.
+    for number in 0..u32::try_from(ended.len()).unwrap() + 1 {
+        lab.operator(&address(DUE + number), None).unwrap();
+    }
+    let changes = lab.changes();
+    assert!(ends(&changes).iter().all(|(_, end)| *end == End::Expired) && !ends(&changes).is_empty());
+    assert_eq!(lab.engine.counts().responses.evicted, 0);
+    while lab.engine.poll_timeout().is_some_and(|due| due <= lab.now.mono) {
+        lab.engine.handle_timeout(lab.now);
+        lab.changes();
+    }
+    assert_eq!(lab.engine.blocks().count(), ended.len() + 2);
+}
+
+#[test]
 fn the_store_gives_back_what_is_still_in_force() {
     let mut before = Lab::new(policy());
     before.attempt(EventKind::InvalidUser, A);
     before.attempt(EventKind::MaxAttemptsExceeded, B);
     before.operator("198.51.100.0/24", None).unwrap();
     before.operator("192.0.2.1", Some(HOUR)).unwrap();
-    let blocks: Vec<Block> = before.engine.blocks().cloned().collect();
+    let blocks: Vec<Arc<Block>> = before.engine.blocks().cloned().collect();
 
     let mut lab = Lab::new(Policy { allow: vec![target("192.0.2.1")], ..policy() });
     lab.now = before.now;
@@ -681,7 +717,7 @@ fn the_store_gives_back_what_is_still_in_force() {
 fn a_block_found_in_the_gate_gets_its_reason_from_the_line_that_led_to_it() {
     let mut before = Lab::new(policy());
     before.attempt(EventKind::InvalidUser, A);
-    let known = before.engine.blocks().next().unwrap().clone();
+    let known = Block::clone(before.engine.blocks().next().unwrap());
     let reason = "found in the gate".into();
     let adopted =
         Block { rule: None, origin: Origin::Adopted, reason, evidence: Vec::new(), ..known.clone() };
@@ -689,7 +725,7 @@ fn a_block_found_in_the_gate_gets_its_reason_from_the_line_that_led_to_it() {
     lab.now = before.now;
     lab.pass(5 * SECOND);
     let offender = Offender { offences: 2, until: before.now.wall.before(HOUR) };
-    lab.engine.restore(vec![adopted], vec![(target(A), offender)], lab.now);
+    lab.engine.restore(vec![adopted.into()], vec![(target(A), offender)], lab.now);
     lab.changes();
 
     assert!(matches!(

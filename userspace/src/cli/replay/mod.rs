@@ -109,7 +109,7 @@ impl Past {
         if let Some(time) = record.time {
             self.gathered.time(time);
         }
-        if self.due.is_some_and(|due| due <= now.mono) {
+        while self.due.is_some_and(|due| due <= now.mono) {
             self.engine.handle_timeout(now);
             self.carry_out(&now);
         }

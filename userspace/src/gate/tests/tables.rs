@@ -1,5 +1,6 @@
 //! Putting targets into the tables and taking them out.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
@@ -12,6 +13,23 @@ fn send(gate: &mut Gate, frame: &[u8], times: u64) {
     for _ in 0..times {
         selftest::test_run(program, program::XDP, frame).unwrap();
     }
+}
+
+/// Compares all of the tables with what is wanted.
+fn compare(gate: &mut Gate, wanted: &[Insertion]) -> Reconciled {
+    let mut found = Reconciled::default();
+    let mut part = Some(Part::default());
+    while let Some(this) = part {
+        let is_wanted = |target: &Target| wanted.iter().find(|one| one.target == *target).copied();
+        let (more, next) = gate.compare(this, is_wanted).unwrap();
+        found.put_back.extend(more.put_back);
+        found.taken_out.extend(more.taken_out);
+        part = next;
+    }
+    found.put_back.extend(gate.put_back(wanted.iter().copied()));
+    found.put_back.sort();
+    found.taken_out.sort();
+    found
 }
 
 /// An entry that has dropped nothing.
@@ -151,7 +169,7 @@ fn what_someone_else_changed_is_found_and_mended() {
         let wanted = ["203.0.113.1", "203.0.113.2", "198.51.100.0/24", "2001:db8:1:2::/64", "2001:db8::/32"];
         let wanted = insertions(&wanted.map(|text| (target(text), in_an_hour())));
         gate.insert(&wanted);
-        assert_eq!(gate.reconcile(&wanted).unwrap(), Reconciled::default());
+        assert_eq!(compare(&mut gate, &wanted), Reconciled::default());
 
         let mut other = lab.open();
         other.remove(&[wanted[1].target, wanted[2].target, wanted[3].target]);
@@ -160,9 +178,7 @@ fn what_someone_else_changed_is_found_and_mended() {
             &[(wanted[0].target, Some(Mono(1))), (target("192.0.2.1"), None), (target("192.0.2.0/25"), None)],
         );
         drop(other);
-        let mut found = gate.reconcile(&wanted).unwrap();
-        found.put_back.sort();
-        found.taken_out.sort();
+        let found = compare(&mut gate, &wanted);
         assert_eq!(found.put_back, [wanted[2], wanted[0], wanted[1], wanted[3]].map(|one| one.target));
         assert_eq!(found.taken_out, [target("192.0.2.0/25"), target("192.0.2.1")]);
         for (address, expected) in [
@@ -175,6 +191,66 @@ fn what_someone_else_changed_is_found_and_mended() {
         ] {
             assert_eq!(gate.verdict(address.parse().unwrap()).unwrap(), expected, "{address}");
         }
-        assert_eq!(gate.reconcile(&wanted).unwrap(), Reconciled::default());
+        assert_eq!(compare(&mut gate, &wanted), Reconciled::default());
+    });
+}
+
+#[test]
+fn what_does_not_lead_to_a_block_any_longer_is_mended() {
+    in_lab(|lab| {
+        let mut gate = lab.open();
+        let wanted = ["203.0.113.1", "198.51.100.0/24", "198.51.101.128/25"];
+        let wanted = insertions(&wanted.map(|text| (target(text), in_an_hour())));
+        gate.insert(&wanted);
+        // The trie without a prefix that is blocked, and with one that is not and hides those that it lies in; the filter empty.
+        let Tables { v4, .. } = &mut gate.tables;
+        let prefix = |address, length| aya::maps::lpm_trie::Key::new(length, address);
+        assert!(v4.prefixes.delete(&prefix([198, 51, 101, 128], 25)).unwrap());
+        v4.prefixes.update(&prefix([198, 51, 100, 64], 26), &0).unwrap();
+        (0..xdpban_common::FILTER_WORDS)
+            .for_each(|word| v4.filter.u64(word, 0).store(0, std::sync::atomic::Ordering::Relaxed));
+        assert_eq!(gate.verdict([203, 0, 113, 1].into()).unwrap(), Outcome::Clean);
+
+        let found = compare(&mut gate, &wanted);
+        let mut all = wanted.iter().map(|one| one.target).collect::<Vec<_>>();
+        all.sort();
+        assert_eq!((found.put_back, found.taken_out), (all, vec![target("198.51.100.64/26")]));
+        for address in ["203.0.113.1", "198.51.100.70", "198.51.101.130"] {
+            assert!(gate.verdict(address.parse().unwrap()).unwrap().drops(), "{address}");
+        }
+        assert_eq!(compare(&mut gate, &wanted), Reconciled::default());
+        // The counts are right: the tables take as many as they should.
+        let others: Vec<_> = hosts(1024).into_iter().map(|target| (target, None)).collect();
+        assert_eq!(gate.insert(&insertions(&others)), [1023]);
+    });
+}
+
+#[test]
+fn blocks_that_come_and_go_between_two_parts_are_no_difference() {
+    in_lab(|lab| {
+        let mut gate = Gate::open(&Options { blocks: 20_000, ..lab.options() }).unwrap();
+        let mut wanted: BTreeMap<Target, Insertion> = BTreeMap::new();
+        let mut numbers = 0..;
+        let mut come = |gate: &mut Gate, wanted: &mut BTreeMap<Target, Insertion>, count| {
+            let new: Vec<_> =
+                numbers.by_ref().take(count).map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n)).collect();
+            let new: Vec<_> = new.into_iter().map(|address| (Target::exact(address.into()), None)).collect();
+            insert(gate, &new);
+            wanted.extend(insertions(&new).into_iter().map(|one| (one.target, one)));
+        };
+        come(&mut gate, &mut wanted, 10_000);
+        let (mut part, mut parts) = (Some(Part::default()), 0);
+        while let Some(this) = part {
+            let (found, next) = gate.compare(this, |target| wanted.get(target).copied()).unwrap();
+            assert_eq!(found, Reconciled::default());
+            part = next;
+            parts += 1;
+            come(&mut gate, &mut wanted, 500);
+            let gone: Vec<Target> = wanted.keys().copied().step_by(20).take(500).collect();
+            gate.remove(&gone);
+            wanted.retain(|target, _| !gone.contains(target));
+        }
+        assert!(parts > 4, "{parts} parts");
+        assert_eq!(gate.put_back(wanted.values().copied()), []);
     });
 }

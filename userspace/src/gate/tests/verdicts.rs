@@ -190,6 +190,44 @@ fn an_entry_blocks_until_its_expiry() {
 }
 
 #[test]
+fn prefixes_that_have_expired_hide_no_shorter_one_that_blocks() {
+    in_lab(|lab| {
+        let mut gate = lab.open();
+        // As many within each other as the program looks at, and an address and a /64 in front of them.
+        let v4 = ["203.0.113.7", "203.0.113.0/28", "203.0.113.0/24", "203.0.112.0/20", "203.0.0.0/16"];
+        let v6 = [
+            "2001:db8:1:2::7",
+            "2001:db8:1:2::/64",
+            "2001:db8:1:2::/63",
+            "2001:db8:1::/56",
+            "2001:db8:1::/48",
+            "2001:db8::/32",
+        ];
+        for (nested, frame, exact, prefix) in [
+            (&v4[..], ipv4("203.0.113.7"), Outcome::Exact4, Outcome::Prefix4),
+            (&v6[..], ipv6("2001:db8:1:2::7"), Outcome::Exact6, Outcome::Prefix6),
+        ] {
+            insert(&mut gate, &nested.iter().map(|text| (target(text), in_an_hour())).collect::<Vec<_>>());
+            assert_eq!(outcome(&mut gate, &frame), exact);
+            for (place, shorter) in nested.iter().enumerate().skip(1) {
+                let expired = &nested[..place];
+                let past = Some(Mono(1));
+                insert(&mut gate, &expired.iter().map(|text| (target(text), past)).collect::<Vec<_>>());
+                let found = outcome(&mut gate, &frame);
+                assert!(
+                    found == prefix || found == exact && shorter.ends_with("/64"),
+                    "{shorter}: {found:?}"
+                );
+                let packets = gate.entry(&target(shorter)).unwrap().packets;
+                assert_eq!(packets, Judge::all().len() as u64, "{shorter} drops it, behind {expired:?}");
+            }
+            insert(&mut gate, &nested.iter().map(|text| (target(text), Some(Mono(1)))).collect::<Vec<_>>());
+            assert_eq!(outcome(&mut gate, &frame), Outcome::Clean);
+        }
+    });
+}
+
+#[test]
 fn packets_and_bytes_are_counted_in_the_entry_that_drops() {
     with_gate(|gate| {
         let targets = ["203.0.113.7", "2001:db8:1:2::/64", "198.51.100.0/24", "2001:db8:7000::/36"];

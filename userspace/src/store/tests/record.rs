@@ -30,7 +30,7 @@ fn filled() -> (TempDir, Store) {
     writes.push(ended(&block("203.0.113.1", 100), End::Expired, 5));
     writes.push(ended(&block("203.0.113.2", 100), End::Lifted, 0));
     let again = Block { offences: 2, users: vec!["root".into()], ..block("203.0.113.3", 600) };
-    writes.push(Write::Blocked { block: again, at: wall(20), took: None, uid: None, from: (0, 0) });
+    writes.push(Write::Blocked { block: again.into(), at: wall(20), took: None, uid: None, from: (0, 0) });
     writes.push(counts("203.0.113.4", 77));
     let network = target("192.0.2.0/24");
     let (comment, uid) = (Some("the office".to_owned()), Some(1000));
@@ -101,7 +101,7 @@ fn what_was_altered_since_a_time_is_found_without_what_was_before() {
         let later = Block { created: wall(1000 + number), ..block(&format!("198.51.100.{number}"), 100) };
         store
             .write(&[Write::Blocked {
-                block: later,
+                block: later.into(),
                 at: wall(1000 + number),
                 took: None,
                 uid: None,
@@ -363,11 +363,19 @@ fn what_is_too_old_is_taken_off_and_the_rest_is_intact() {
         let target = Target::exact(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number.unsigned_abs()).into());
         let at = wall(i64::from(number));
         let block = Block { target, created: at, ..block("10.0.0.0", 1) };
-        writes.push(Write::Blocked { block: block.clone(), at, took: None, uid: None, from: (0, 0) });
+        writes.push(Write::Blocked { block: block.clone().into(), at, took: None, uid: None, from: (0, 0) });
         // One of a hundred stays.
         if number % 100 != 0 || number == 2000 {
             let (end, reason) = (End::Lifted, None);
-            writes.push(Write::Ended { block, end, at, packets: 0, bytes: 0, reason, uid: None });
+            writes.push(Write::Ended {
+                block: block.into(),
+                end,
+                at,
+                packets: 0,
+                bytes: 0,
+                reason,
+                uid: None,
+            });
         }
     }
     store.write(&writes).unwrap();
@@ -445,7 +453,13 @@ fn incidents_are_found_by_what_is_known_of_them() {
     let (_directory, mut store) = filled();
     let late = Block { created: wall(500), ..block("2001:db8:1:2::/64", 900) };
     store
-        .write(&[Write::Blocked { block: late, at: wall(501), took: None, uid: Some(0), from: (0, 0) }])
+        .write(&[Write::Blocked {
+            block: late.into(),
+            at: wall(501),
+            took: None,
+            uid: Some(0),
+            from: (0, 0),
+        }])
         .unwrap();
     let found = |query: IncidentQuery| -> Vec<i64> {
         store.incidents(&query).unwrap().iter().map(|incident| incident.id).collect()

@@ -18,7 +18,9 @@ fn lab(hosts: u32) -> Lab {
 fn blocked(changes: Vec<Change>) -> Vec<Block> {
     changes
         .into_iter()
-        .filter_map(|change| if let Change::Block(block) = change { Some(*block) } else { None })
+        .filter_map(
+            |change| if let Change::Block(block) = change { Some(Block::clone(&block)) } else { None },
+        )
         .collect()
 }
 

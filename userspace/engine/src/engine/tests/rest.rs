@@ -186,7 +186,7 @@ fn what_takes_the_stricter_ones_place_is_restored_with_it() {
     ] {
         let mut next = Lab::new(policy());
         next.pass(waited);
-        next.engine.restore(vec![weaker.clone(), (*stricter).clone()], Vec::new(), next.now);
+        next.engine.restore(vec![weaker.clone().into(), Arc::clone(&stricter)], Vec::new(), next.now);
         assert_eq!(next.after(Duration::ZERO), expected);
     }
 }
