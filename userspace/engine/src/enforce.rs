@@ -479,6 +479,10 @@ impl Enforcer {
         self.blocklist.iter().filter(|entry| entry.rests).map(|entry| &entry.block)
     }
 
+    pub(crate) fn places(&self) -> usize {
+        self.blocklist.iter().len()
+    }
+
     pub(crate) fn all_in(&self, places: Range<usize>) -> impl Iterator<Item = (&Arc<Block>, bool)> {
         self.blocklist.in_places(places).map(|entry| (&entry.block, entry.rests))
     }

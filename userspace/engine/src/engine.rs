@@ -376,7 +376,12 @@ impl Engine {
         self.enforcer.resting()
     }
 
-    /// The blocks at these places, of as many as [`Engine::block_counts`] adds up to, and whether each rests. Who looks at them
+    /// How many places [`Engine::all_in`] has.
+    pub fn places(&self) -> usize {
+        self.enforcer.places()
+    }
+
+    /// The blocks at these places, and whether each rests. Who looks at them
     /// from the last places to the first, some at a time, misses none that stays while others come and go in between.
     pub fn all_in(&self, places: Range<usize>) -> impl Iterator<Item = (&Arc<Block>, bool)> {
         self.enforcer.all_in(places)

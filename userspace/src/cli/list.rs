@@ -4,7 +4,7 @@ use anstyle::Style;
 use xdpban_engine::time::Now;
 
 use super::table::{BAD, DIM, STRONG, Table, WARN, styled};
-use super::{CliError, complain, print, print_json};
+use super::{CliError, complain, print, print_json_array};
 use crate::clock;
 use crate::config::Paths;
 use crate::control::client::{Client, ClientError};
@@ -13,17 +13,21 @@ use crate::gate;
 use crate::human;
 
 pub(super) fn run(paths: &Paths, json: bool) -> Result<(), CliError> {
-    let entries = match Client::new(&paths.runtime).list() {
+    match Client::new(&paths.runtime).list() {
         Err(ClientError::NotRunning(_)) => {
             let entries = pinned(paths)?;
             complain("the controller is not running; this is what its maps in the kernel hold");
-            entries
+            show(entries.map(Ok), json)
         }
-        listed => listed?,
-    };
-    if json {
-        return print_json(&entries);
+        listed => show(listed?.map(|entry| Ok(entry?)), json),
     }
+}
+
+fn show(entries: impl Iterator<Item = Result<Entry, CliError>>, json: bool) -> Result<(), CliError> {
+    if json {
+        return print_json_array(entries);
+    }
+    let entries: Vec<Entry> = entries.collect::<Result<_, _>>()?;
     if entries.is_empty() {
         return print("nothing is blocked\n");
     }
@@ -71,15 +75,14 @@ pub(super) fn left(entry: &Entry) -> String {
 }
 
 /// What the kernel's maps hold, read without the controller: targets, deadlines and counts, but not why.
-fn pinned(paths: &Paths) -> Result<Vec<Entry>, CliError> {
+fn pinned(paths: &Paths) -> Result<impl Iterator<Item = Entry>, CliError> {
     let now = clock::now();
     let mut entries = gate::read_pinned(&paths.pins)?;
     entries.sort_by_key(|(target, _)| *target);
     Ok(entries
         .into_iter()
-        .filter(|(_, entry)| entry.expires_ns > now.mono.0)
-        .map(|(target, entry)| from_pinned(target.to_string(), &entry, &now))
-        .collect())
+        .filter(move |(_, entry)| entry.expires_ns > now.mono.0)
+        .map(move |(target, entry)| from_pinned(target.to_string(), &entry, &now)))
 }
 
 fn from_pinned(target: String, entry: &gate::Entry, now: &Now) -> Entry {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
 
 use crate::config::{Config, Faults, Paths};
 use crate::control::client::{Client, ClientError};
@@ -202,6 +203,22 @@ fn print_json(value: &impl Serialize) -> Result<(), CliError> {
     // Standard output alone would be flushed at each of the many line ends.
     let mut out = io::BufWriter::new(io::stdout().lock());
     serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Prints one JSON document, an array, as its elements come.
+fn print_json_array<T: Serialize>(
+    elements: impl Iterator<Item = Result<T, CliError>>,
+) -> Result<(), CliError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut serializer = serde_json::Serializer::pretty(&mut out);
+    let mut array = serializer.serialize_seq(None).map_err(io::Error::from)?;
+    for element in elements {
+        array.serialize_element(&element?).map_err(io::Error::from)?;
+    }
+    array.end().map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     out.flush()?;
     Ok(())

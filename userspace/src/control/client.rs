@@ -13,9 +13,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+pub use super::list::Blocked;
 use super::{SOCKET, query, wire};
 
-/// For how long an answer is waited for.
+/// For how long an answer, or more of it, is waited for.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the controller gave no answer, or not the one that was asked for.
@@ -104,8 +105,16 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn list(&self) -> Result<Vec<wire::Entry>, ClientError> {
-        self.call(Method::GET, "/v1/blocks", None::<&()>)
+    pub fn list(&self) -> Result<Blocked, ClientError> {
+        let (sender, pieces) = std::sync::mpsc::channel();
+        let client = Client { socket: self.socket.clone(), timeout: self.timeout };
+        // What comes is taken at once, also where whoever reads the list does so slowly: the controller waits for nobody.
+        let reader = std::thread::spawn(move || {
+            // When nobody wants any more of it, the process is about to end.
+            client
+                .ask(Method::GET, "/v1/blocks", Bytes::new(), |piece| sender.send(piece).unwrap_or_default())
+        });
+        Blocked::new(pieces, reader).begin()
     }
 
     /// Whether `address` would pass, and why.
@@ -219,19 +228,34 @@ impl Client {
                 serde_json::to_vec(body).map_err(|error| ClientError::Refused(error.to_string()))?.into()
             }
         };
-        let io = |source| ClientError::Io { path: self.socket.clone(), source };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
-        let answer = runtime.block_on(async {
-            tokio::time::timeout(self.timeout, self.exchange(method, path, body))
-                .await
-                .map_err(|_| ClientError::Timeout { path: self.socket.clone(), timeout: self.timeout })?
-        })?;
+        let mut answer = Vec::new();
+        self.ask(method, path, body, |piece| answer.extend_from_slice(&piece))?;
         serde_json::from_slice(&answer).map_err(ClientError::Answer)
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+    /// Hands the answer to `take`, piece by piece.
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        take: impl FnMut(Bytes),
+    ) -> Result<(), ClientError> {
+        let io = |source| ClientError::Io { path: self.socket.clone(), source };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
+        runtime.block_on(self.exchange(method, path, body, take))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        mut take: impl FnMut(Bytes),
+    ) -> Result<(), ClientError> {
         let http = |source| ClientError::Http { path: self.socket.clone(), source };
-        let stream = UnixStream::connect(&self.socket).await.map_err(|source| self.unreachable(source))?;
+        let stream = self.within(UnixStream::connect(&self.socket)).await?;
+        let stream = stream.map_err(|source| self.unreachable(source))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
         let mut request = hyper::Request::new(Full::new(body));
@@ -242,22 +266,37 @@ impl Client {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
         let exchange = async {
-            let response = sender.send_request(request).await?;
+            let response = self.within(sender.send_request(request)).await?.map_err(http)?;
             let status = response.status();
-            Ok((status, response.into_body().collect().await?.to_bytes()))
+            let mut body = response.into_body();
+            let mut refusal = Vec::new();
+            while let Some(frame) = self.within(body.frame()).await? {
+                match frame.map_err(http)?.into_data() {
+                    Ok(piece) if status.is_success() => take(piece),
+                    Ok(piece) => refusal.extend_from_slice(&piece),
+                    // Trailers, which say nothing here.
+                    Err(_) => {}
+                }
+            }
+            if status.is_success() {
+                return Ok(());
+            }
+            Err(match serde_json::from_slice::<wire::Error>(&refusal) {
+                Ok(wire::Error { error }) => ClientError::Refused(error),
+                Err(_) => ClientError::Refused(format!("the controller answered {status}")),
+            })
         };
         // The connection is driven here, beside the exchange, and ends with it.
-        let (status, answer) = tokio::select! {
-            done = exchange => done.map_err(http)?,
-            Err(source) = connection => return Err(http(source)),
-        };
-        if status.is_success() {
-            return Ok(answer);
+        tokio::select! {
+            done = exchange => done,
+            Err(source) = connection => Err(http(source)),
         }
-        Err(match serde_json::from_slice::<wire::Error>(&answer) {
-            Ok(wire::Error { error }) => ClientError::Refused(error),
-            Err(_) => ClientError::Refused(format!("the controller answered {status}")),
-        })
+    }
+
+    /// Gives up what takes longer than an answer may.
+    async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, ClientError> {
+        let timed_out = |_| ClientError::Timeout { path: self.socket.clone(), timeout: self.timeout };
+        tokio::time::timeout(self.timeout, work).await.map_err(timed_out)
     }
 
     fn unreachable(&self, source: io::Error) -> ClientError {

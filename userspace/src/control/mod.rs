@@ -27,6 +27,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 pub mod client;
+mod list;
 mod query;
 pub mod server;
 pub mod wire;
@@ -48,8 +49,8 @@ const WAZUH_WAIT: Duration = Duration::from_millis(100);
 pub enum Request {
     /// How it stands.
     Status,
-    /// What is blocked.
-    List,
+    /// A part of what is blocked.
+    List(Place),
     /// Whether an address would pass.
     Show(IpAddr),
     /// What is on record.
@@ -85,7 +86,7 @@ impl Request {
             Request::Block(wire::BlockRequest { more: true, .. })
             | Request::Unblock(wire::UnblockRequest { more: true, .. })
             | Request::Status
-            | Request::List
+            | Request::List(_)
             | Request::Show(_)
             | Request::Incidents(_)
             | Request::Head
@@ -110,7 +111,8 @@ pub enum Reply {
     /// To [`Request::Status`].
     Status(Box<wire::Status>),
     /// To [`Request::List`].
-    List(Vec<wire::Entry>),
+    #[serde(skip)]
+    List(ListPart),
     /// To [`Request::Show`].
     Show(Box<wire::Show>),
     /// To [`Request::Allowed`].
@@ -143,6 +145,25 @@ impl Reply {
             _ => {}
         }
     }
+}
+
+/// Where a part of the list of what is blocked ends. However long that is and whatever comes and goes meanwhile, what stays is
+/// in one part, and no part is long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(pub usize);
+
+impl Place {
+    /// The end of the first part.
+    pub const FIRST: Place = Place(usize::MAX);
+}
+
+/// A part of the list of what is blocked, the newest first.
+#[derive(Debug)]
+pub struct ListPart {
+    /// What is blocked.
+    pub entries: Vec<wire::Entry>,
+    /// The next part; none where this is the last.
+    pub next: Option<Place>,
 }
 
 /// A request on its way to the daemon.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
@@ -20,7 +20,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::{Call, MAX_BODY, Reply, Request, SOCKET, query, wire};
+use super::list::Answer;
+use super::{Call, MAX_BODY, Place, Reply, Request, SOCKET, list, query, wire};
 use crate::clock;
 use crate::config::duration;
 
@@ -145,11 +146,7 @@ async fn connection(stream: UnixStream, calls: mpsc::Sender<Call>) {
     }
 }
 
-async fn respond(
-    request: hyper::Request<Incoming>,
-    uid: u32,
-    calls: mpsc::Sender<Call>,
-) -> Response<Full<Bytes>> {
+async fn respond(request: hyper::Request<Incoming>, uid: u32, calls: mpsc::Sender<Call>) -> Response<Answer> {
     if *request.method() != Method::GET && !may_change(uid) {
         return Refusal::Forbidden(uid).response();
     }
@@ -157,6 +154,12 @@ async fn respond(
         Ok(request) => request,
         Err(refusal) => return refusal.response(),
     };
+    if let Request::List(_) = request {
+        return match list::begin(calls, uid).await {
+            Ok(list) => typed(StatusCode::OK, "application/json", list),
+            Err(_) => Refusal::Stopping.response(),
+        };
+    }
     let (reply, answer) = oneshot::channel();
     if calls.send(Call { request, uid, reply }).await.is_err() {
         return Refusal::Stopping.response();
@@ -193,7 +196,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn response(&self) -> Response<Full<Bytes>> {
+    fn response(&self) -> Response<Answer> {
         let status = match self {
             Refusal::NoRoute => StatusCode::NOT_FOUND,
             Refusal::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -215,7 +218,7 @@ async fn read(request: hyper::Request<Incoming>) -> Result<Request, Refusal> {
     let path = parts.uri.path();
     match (path, &parts.method) {
         ("/v1/status", &Method::GET) => Ok(Request::Status),
-        ("/v1/blocks", &Method::GET) => Ok(Request::List),
+        ("/v1/blocks", &Method::GET) => Ok(Request::List(Place::FIRST)),
         ("/v1/blocks", &Method::POST) => read_block(body).await,
         ("/v1/blocks", &Method::DELETE) => read_body(body).await.map(Request::Unblock),
         ("/v1/blocks", _) => Err(Refusal::Method("GET, POST, DELETE")),
@@ -288,28 +291,30 @@ async fn read_body<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
     serde_json::from_slice(&body.to_bytes()).map_err(|error| Refusal::Body(error.to_string()))
 }
 
-fn reply_response(reply: &Reply) -> Response<Full<Bytes>> {
+fn reply_response(reply: &Reply) -> Response<Answer> {
     match reply {
-        Reply::Metrics(text) => {
-            typed(StatusCode::OK, "text/plain; version=0.0.4", Bytes::copy_from_slice(text.as_bytes()))
-        }
+        Reply::Metrics(text) => typed(StatusCode::OK, "text/plain; version=0.0.4", whole(text.clone())),
         Reply::Error(error) => json(StatusCode::INTERNAL_SERVER_ERROR, error),
         reply => json(StatusCode::OK, reply),
     }
 }
 
-fn json(status: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {
+fn json(status: StatusCode, body: &impl serde::Serialize) -> Response<Answer> {
     match serde_json::to_vec(body) {
-        Ok(body) => typed(status, "application/json", body.into()),
+        Ok(body) => typed(status, "application/json", whole(body)),
         Err(error) => {
             log::error!("write an answer as JSON: {error}");
-            typed(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", Bytes::new())
+            typed(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", whole(Bytes::new()))
         }
     }
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
+fn whole(body: impl Into<Bytes>) -> Answer {
+    Answer::Whole(body.into().into())
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: Answer) -> Response<Answer> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

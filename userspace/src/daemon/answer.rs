@@ -1,6 +1,5 @@
 //! Answers to what peers ask on the control socket.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use xdpban_engine::{BlockRequest, Standing, Unexplained};
 use super::carry_out::Cause;
 use super::{Daemon, MANY_WRITES, NOT_ENFORCED};
 use crate::clock;
-use crate::control::{Call, Reply, Request, wire};
+use crate::control::{Call, ListPart, Place, Reply, Request, wire};
 use crate::error::chain;
 use crate::gate::Entry;
 use crate::human;
@@ -23,6 +22,9 @@ use crate::store::{Act, IncidentQuery, Targets};
 
 /// Incidents that `show` tells of, the latest.
 const INCIDENTS: u32 = 20;
+
+/// Blocks in one part of the list.
+const LISTED: usize = 2048;
 
 /// Shapes of what is not understood that are named, the commonest.
 const SHAPES: usize = 3;
@@ -35,7 +37,7 @@ impl Daemon {
         let record_wait = call.request.record_wait();
         let reply = match call.request {
             Request::Status => Reply::Status(Box::new(self.status())),
-            Request::List => self.list(),
+            Request::List(end) => Reply::List(self.list(end)),
             Request::Show(address) => return self.show(address, call.reply),
             Request::Incidents(query) => return self.incidents(&query, call.reply),
             Request::Head => Reply::Head(self.store.head().into()),
@@ -164,17 +166,19 @@ impl Daemon {
         [("blocks", counts.evicted), ("prefixes", counts.evicted_prefixes)]
     }
 
-    fn list(&self) -> Reply {
-        let entries: HashMap<Target, Entry> = self.gate.entries().collect();
+    fn list(&self, Place(end): Place) -> ListPart {
         let now = clock::now();
-        let mut blocks: Vec<&Block> = self.engine.blocks().map(|block| &**block).collect();
+        let end = end.min(self.engine.places());
+        let start = end.saturating_sub(LISTED);
+        let in_gate = self.engine.all_in(start..end).filter(|(_, rests)| !rests);
+        let mut blocks: Vec<&Block> = in_gate.map(|(block, _)| &**block).collect();
         blocks.sort_by_key(|block| (std::cmp::Reverse(block.created), block.target));
-        Reply::List(
-            blocks
-                .into_iter()
-                .map(|block| entry(block, entries.get(&block.target), self.enforcing(), &now))
-                .collect(),
-        )
+        let told =
+            |block: &Block| entry(block, self.gate.entry(&block.target).as_ref(), self.enforcing(), &now);
+        ListPart {
+            entries: blocks.into_iter().map(told).collect(),
+            next: (start > 0).then_some(Place(start)),
+        }
     }
 
     fn show(&mut self, address: IpAddr, reply: oneshot::Sender<Reply>) {

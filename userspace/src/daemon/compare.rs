@@ -89,7 +89,7 @@ impl Daemon {
                 let wanted = |target: &Target| engine.in_gate(target).map(|block| insertion(block, trial));
                 let (found, next) = self.gate.compare(part, wanted)?;
                 self.tell_mended(&found);
-                let blocks = Comparison::Blocks(self.places());
+                let blocks = Comparison::Blocks(self.engine.places());
                 Some(next.map_or(blocks, Comparison::Tables))
             }
             Comparison::Blocks(end) => {
@@ -114,7 +114,7 @@ impl Daemon {
                     Some(Comparison::Record { blocks, standing })
                 }
                 None => {
-                    let places = self.places();
+                    let places = self.engine.places();
                     (standing < places).then_some(Comparison::Unrecorded(places))
                 }
             },
@@ -125,11 +125,6 @@ impl Daemon {
                 (start > 0).then_some(Comparison::Unrecorded(start))
             }
         })
-    }
-
-    /// How many places blocks have in the engine.
-    fn places(&self) -> usize {
-        self.engine.block_counts().into_iter().map(|count| count as usize).sum()
     }
 
     /// Has the record read, beside the loop. What it lacks or has too much may just be on its way: the store sees to that.
