@@ -73,7 +73,7 @@ const MAX_SKEW: Duration = Duration::from_secs(600);
 const TICKS_BETWEEN_COUNTS: u32 = 6;
 
 /// For how long what waits is written when the controller stops: a part of TimeoutStopSec in packaging/xdpban.service.
-const WRITE_AT_STOP: Duration = Duration::from_secs(40);
+const WRITE_AT_STOP: Duration = Duration::from_secs(80);
 
 /// More writes than the store writes in a second: who waits for the record is told so, and so is whoever stops the controller.
 const MANY_WRITES: usize = 20_000;

@@ -80,7 +80,7 @@ pub enum Health {
 /// Not everything was written before the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{count} records could not be written to the store before the controller ended; what led to them is read again from the logs at the next start"
+    "{count} records could not be written to the store before the controller ended; lines that led to them are read again at the next start, and what operators blocked stays blocked without who and why on record"
 )]
 pub struct Unwritten {
     /// How many.
