@@ -213,7 +213,7 @@ impl Daemon {
     }
 
     fn unblock(&mut self, run: &[Change], cause: Cause<'_>, taken_over: &TakenOver) {
-        let ended: Vec<(&Arc<Block>, Place, End, &Option<Arc<str>>)> = run
+        let ended: Vec<_> = run
             .iter()
             .filter_map(|change| match change {
                 Change::Unblock { block, place, end, detail } => Some((block, *place, *end, detail)),
