@@ -33,10 +33,10 @@ use crate::{apt, build, process};
 /// How many addresses send where sources are random and a table holds fewer.
 const MILLION: u32 = 1_000_000;
 
-/// A table as large as that of a million blocks, of which one value is read for a packet.
-const READ: &str = "XDP_DROP after one read of 64 MiB";
-const READ_BITS: u32 = 21;
-const READ_BYTES: u32 = 32;
+/// A table as large as that of a million blocks, in one value of which a packet is counted.
+const COUNT: &str = "XDP_DROP and count in 64 MiB";
+const COUNT_BITS: u32 = 21;
+const COUNT_BYTES: u32 = 32;
 
 /// What is measured with xdpban in it.
 const CONTENTS: [(&str, Content); 7] = [
@@ -145,7 +145,7 @@ fn measure(options: &Options, binary: &Path) -> Result<Report> {
     let bench = Bench {
         lab: &lab,
         drop: sys::load(&program::always(program::DROP)).context("load a program")?,
-        read: read()?,
+        count: count()?,
         pass: sys::load(&program::always(program::PASS)).context("load a program")?,
         instances,
         interface: nix::net::if_::if_nametoindex(lab::IN).context("find the interface")?,
@@ -160,9 +160,9 @@ fn measure(options: &Options, binary: &Path) -> Result<Report> {
     Ok(report)
 }
 
-fn read() -> Result<OwnedFd> {
-    let table = sys::array(READ_BYTES, 1 << READ_BITS).context("create a table")?;
-    sys::load(&program::drop_after_a_read(&table, READ_BITS)).context("load a program")
+fn count() -> Result<OwnedFd> {
+    let table = sys::array(COUNT_BYTES, 1 << COUNT_BITS).context("create a table")?;
+    sys::load(&program::drop_and_count(&table, COUNT_BITS)).context("load a program")
 }
 
 type Named = (&'static str, Content, Instance);
@@ -194,7 +194,7 @@ fn instances(options: &Options, lab: &Lab, binary: &Path) -> Result<Vec<Named>> 
 struct Bench<'a> {
     lab: &'a Lab,
     drop: OwnedFd,
-    read: OwnedFd,
+    count: OwnedFd,
     pass: OwnedFd,
     instances: Vec<Named>,
     interface: u32,
@@ -246,9 +246,9 @@ impl Bench<'_> {
     }
 
     fn xdpban(&self, report: &mut Report) -> Result<()> {
-        let attached = self.attach(&self.read)?;
+        let attached = self.attach(&self.count)?;
         for sources in [Sources::One(7), Sources::Random(MILLION)] {
-            report.add(Measured::drop(READ, kind(sources), 1), self.flood(&[sources], By::Xdp)?);
+            report.add(Measured::drop(COUNT, kind(sources), 1), self.flood(&[sources], By::Xdp)?);
         }
         drop(attached);
         for (name, content, instance) in &self.instances {

@@ -25,7 +25,7 @@ const MODULO_32: u8 = 0x94;
 const MULTIPLY_32: u8 = 0x24;
 const SHIFT_RIGHT_32: u8 = 0x74;
 const LOAD_64: u8 = 0x18;
-const LOAD_DOUBLE: u8 = 0x79;
+const ADD_ATOMICALLY: u8 = 0xdb;
 const ADD_32: u8 = 0x04;
 const TO_BIG_ENDIAN: u8 = 0xdc;
 const LOAD_WORD: u8 = 0x61;
@@ -51,9 +51,9 @@ pub(super) fn redirect(interface: u32) -> Code {
     vec![op(MOV, 1, 0, 0, interface), op(MOV, 2, 0, 0, 0), op(CALL, 0, 0, 0, REDIRECT), op(EXIT, 0, 0, 0, 0)]
 }
 
-/// Drops every frame after it has read one value of an array of 2 to the power of `bits`, chosen by the frame's IPv4 source: what
-/// a lookup costs at the least where the table does not fit into the CPU's caches.
-pub(super) fn drop_after_a_read(array: &OwnedFd, bits: u32) -> Code {
+/// Drops every frame after it has found one value of an array of 2 to the power of `bits`, chosen by the frame's IPv4 source, and has
+/// counted it and its bytes there: what a lookup costs at the least where the table does not fit into the CPU's caches.
+pub(super) fn drop_and_count(array: &OwnedFd, bits: u32) -> Code {
     // A map's descriptor in an instruction of two words (BPF_PSEUDO_MAP_FD).
     let array = u32::try_from(array.as_raw_fd()).unwrap_or(0);
     vec![
@@ -61,7 +61,7 @@ pub(super) fn drop_after_a_read(array: &OwnedFd, bits: u32) -> Code {
         op(LOAD_WORD, 3, 1, 4, 0),
         op(MOV_REGISTER, 4, 2, 0, 0),
         op(ADD, 4, 0, 0, 30),
-        op(JUMP_IF_GREATER, 4, 3, 13, 0),
+        op(JUMP_IF_GREATER, 4, 3, 14, 0),
         op(LOAD_WORD, 5, 2, 26, 0),
         op(TO_BIG_ENDIAN, 5, 0, 0, 32),
         op(MULTIPLY_32, 5, 0, 0, 0x9e37_79b1),
@@ -72,10 +72,10 @@ pub(super) fn drop_after_a_read(array: &OwnedFd, bits: u32) -> Code {
         op(LOAD_64, 1, 1, 0, array),
         0,
         op(CALL, 0, 0, 0, MAP_LOOKUP_ELEM),
-        op(JUMP_IF_ZERO, 0, 0, 2, 0),
-        // What was read decides where to go on, as it does in a lookup.
-        op(LOAD_DOUBLE, 1, 0, 0, 0),
-        op(JUMP_IF_ZERO, 1, 0, 0, 0),
+        op(JUMP_IF_ZERO, 0, 0, 3, 0),
+        op(MOV, 1, 0, 0, 1),
+        op(ADD_ATOMICALLY, 0, 1, 0, 0),
+        op(ADD_ATOMICALLY, 0, 1, 8, 0),
         op(MOV, 0, 0, 0, DROP),
         op(EXIT, 0, 0, 0, 0),
     ]
