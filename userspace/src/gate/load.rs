@@ -6,6 +6,7 @@ use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 
 use aya::maps::{Map, MapData, MapError, MapInfo, MapType};
 use aya::programs::{SchedClassifier, Xdp};
@@ -128,9 +129,6 @@ fn homes(capacity: Capacity) -> u32 {
 /// over the live entries of those that they replace, and are pinned once everything else has succeeded.
 pub(super) fn load(pins: &Pins, options: &Options, now: Mono) -> Result<Loaded, GateError> {
     let capacity = Capacity { blocks: options.blocks, prefixes: options.prefixes };
-    let (mut programs, mut tables) = selftest_instance(options)?;
-    selftest::run(&mut programs, &mut tables)?;
-
     let constants = Constants::new(options, capacity);
     let mut loader = constants.loader(capacity);
     let shapes = Shape::all(capacity);
@@ -157,9 +155,7 @@ pub(super) fn load(pins: &Pins, options: &Options, now: Mono) -> Result<Loaded, 
         }
     }
 
-    let mut programs = create(&mut loader)?;
-    xdp(&mut programs, program::XDP)?;
-    xdp(&mut programs, program::PROBE)?;
+    let programs = tested(&mut loader, options)?;
     for shape in &Shape::all(capacity) {
         check(&programs, shape)?;
     }
@@ -177,6 +173,24 @@ pub(super) fn load(pins: &Pins, options: &Options, now: Mono) -> Result<Loaded, 
         pin(map_data(&programs, name)?, name, &pins.map(name))?;
     }
     Ok(Loaded { programs, tables, maps, took_over })
+}
+
+/// The programs, of which another instance has passed the self-test. Verifying them takes a good part of a start: both are
+/// loaded at once.
+fn tested(loader: &mut EbpfLoader<'_>, options: &Options) -> Result<Ebpf, GateError> {
+    thread::scope(|scope| {
+        let test = scope.spawn(|| {
+            let (mut programs, mut tables) = selftest_instance(options)?;
+            selftest::run(&mut programs, &mut tables)
+        });
+        let programs = create(loader).and_then(|mut programs| {
+            xdp(&mut programs, program::XDP)?;
+            xdp(&mut programs, program::PROBE)?;
+            Ok(programs)
+        });
+        test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        programs
+    })
 }
 
 /// Tables for the self-test alone.
