@@ -176,21 +176,19 @@ pub(super) fn load(pins: &Pins, options: &Options, now: Mono) -> Result<Loaded, 
 }
 
 /// The programs, of which another instance has passed the self-test. Verifying them takes a good part of a start: both are
-/// loaded at once.
+/// loaded at once, when it is seen that there is memory for the tables.
 fn tested(loader: &mut EbpfLoader<'_>, options: &Options) -> Result<Ebpf, GateError> {
+    let mut programs = create(loader)?;
     thread::scope(|scope| {
         let test = scope.spawn(|| {
             let (mut programs, mut tables) = selftest_instance(options)?;
             selftest::run(&mut programs, &mut tables)
         });
-        let programs = create(loader).and_then(|mut programs| {
-            xdp(&mut programs, program::XDP)?;
-            xdp(&mut programs, program::PROBE)?;
-            Ok(programs)
-        });
+        let loaded = [program::XDP, program::PROBE].map(|name| xdp(&mut programs, name).map(drop));
         test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        programs
-    })
+        loaded.into_iter().collect::<Result<(), _>>()
+    })?;
+    Ok(programs)
 }
 
 /// Tables for the self-test alone.
