@@ -133,7 +133,9 @@ impl Daemon {
         }
         if matches!(cause, Cause::Restore) {
             // The start says how many there are.
-        } else if resumes {
+            return;
+        }
+        if resumes {
             log_run(&taken, "in force again", |block| {
                 format!("{} is in force again for {}", block.measure, block.target)
             });
