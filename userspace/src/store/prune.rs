@@ -51,7 +51,8 @@ pub struct Pruned {
 
 /// Up to where the log was taken off: the number and the hash of the last record that is gone.
 pub(super) fn latest(connection: &Connection) -> rusqlite::Result<Option<Head>> {
-    let find = "SELECT body FROM records
+    // By the index of acts alone: there are many more records of incidents.
+    let find = "SELECT body FROM records INDEXED BY records_by_time
          WHERE incident IS NULL AND kind = 'record.pruned' ORDER BY seq DESC LIMIT 1";
     let body: Option<String> = connection.query_row(find, [], |row| row.get(0)).optional()?;
     // A marker that cannot be read has been tampered with, and counts as none.

@@ -118,18 +118,22 @@ impl Archive {
 
 /// The first record, and the first incident, that are about the time from `from` on; none where that is all. Times are in
 /// the order of records as long as nobody sets the clock, and where they are not, the earliest of what tells of that time
-/// counts.
+/// counts. Each question names the index that answers it, since SQLite would go through the table, which has many years.
 fn begin(connection: &Connection, from: Wall) -> rusqlite::Result<Option<Begin>> {
     let number = |sql: &str, value: i64| {
         connection
             .query_row(sql, [value], |row| row.get::<_, Option<i64>>(0))
             .map(|found| found.unwrap_or(i64::MAX))
     };
-    let began = number("SELECT min(id) FROM incidents WHERE first_seen >= ?1", from.0)?;
+    let began =
+        number("SELECT min(id) FROM incidents INDEXED BY incidents_by_time WHERE first_seen >= ?1", from.0)?;
     let first = [
         in_order(connection, from)?,
-        number("SELECT min(seq) FROM records WHERE incident >= ?1", began)?,
-        number("SELECT min(seq) FROM records WHERE incident IS NULL AND at >= ?1", from.0)?,
+        number("SELECT min(seq) FROM records INDEXED BY records_by_incident WHERE incident >= ?1", began)?,
+        number(
+            "SELECT min(seq) FROM records INDEXED BY records_by_time WHERE incident IS NULL AND at >= ?1",
+            from.0,
+        )?,
     ];
     let first = first.into_iter().min().unwrap_or(i64::MAX);
     // One that was made to have begun earlier than it did is among those whose records come later.
@@ -145,7 +149,8 @@ fn begin(connection: &Connection, from: Wall) -> rusqlite::Result<Option<Begin>>
 
 /// The first record at `from` or later, where records are in the order of their times.
 fn in_order(connection: &Connection, from: Wall) -> rusqlite::Result<i64> {
-    let ends = "SELECT ifnull(min(seq), 1), ifnull(max(seq), 0) FROM records";
+    // Asked for at once, they would be looked for in all records.
+    let ends = "SELECT ifnull((SELECT min(seq) FROM records), 1), ifnull((SELECT max(seq) FROM records), 0)";
     let (mut low, last): (i64, i64) = connection.query_row(ends, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut high = last + 1;
     let mut at = connection.prepare("SELECT at FROM records WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
@@ -302,7 +307,7 @@ impl Verified {
     /// Compares the allowlist with what the records say of it.
     fn allowed(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let mut statement = connection.prepare(
-            "SELECT kind, body FROM records
+            "SELECT kind, body FROM records INDEXED BY records_by_time
              WHERE incident IS NULL AND kind IN ('allow.added', 'allow.removed') ORDER BY seq",
         )?;
         let mut rows = statement.query([])?;
