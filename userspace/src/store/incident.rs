@@ -129,6 +129,9 @@ pub(super) const COLUMNS: &str =
     dropped_packets, dropped_bytes, outcome, outcome_at, outcome_reason, uid, outcome_uid, measure, command,
     first_drop_at, last_drop_at";
 
+/// The place of a column that stands behind [`COLUMNS`].
+pub(super) const BEHIND: usize = 29;
+
 impl Incident {
     /// The block that it is, while it is in force. The monotonic expiry is what the wall clock's is by `now`, since that
     /// clock begins anew with each boot.

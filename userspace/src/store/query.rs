@@ -49,7 +49,7 @@ impl IncidentQuery {
         let mut statement = connection.prepare(&sql)?;
         let mut rows = statement.query(params_from_iter(values))?;
         while let Some(row) = rows.next()? {
-            let record = row.get("record")?;
+            let record = row.get(incident::BEHIND)?;
             take(Incident { record, ..incident::read(row)? })?;
         }
         Ok(())
@@ -81,14 +81,14 @@ impl IncidentQuery {
             None => {
                 let all = all(conditions.time_and_others(), "incidents");
                 format!(
-                    "SELECT {columns}, 0 AS record FROM incidents INDEXED BY incidents_by_time
+                    "SELECT {columns}, 0 FROM incidents INDEXED BY incidents_by_time
                      WHERE {all} ORDER BY first_seen, id"
                 )
             }
             Some(limit) => {
                 let found = conditions.found(connection, limit)?;
                 format!(
-                    "SELECT {columns}, (SELECT max(seq) FROM records WHERE incident = incidents.id) AS record
+                    "SELECT {columns}, (SELECT max(seq) FROM records WHERE incident = incidents.id)
                      FROM incidents NOT INDEXED WHERE id IN ({found}) ORDER BY first_seen DESC, id DESC"
                 )
             }

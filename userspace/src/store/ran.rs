@@ -195,7 +195,7 @@ pub(super) fn standing(connection: &Connection, now: &Now) -> rusqlite::Result<V
         let incident = incident::read(row)?;
         Ok(Standing {
             command: incident.command.clone().unwrap_or_default().into(),
-            input: row.get::<_, Option<Arc<str>>>("input")?.unwrap_or_default(),
+            input: row.get::<_, Option<Arc<str>>>(incident::BEHIND)?.unwrap_or_default(),
             why: incident.into_block(now),
         })
     };
