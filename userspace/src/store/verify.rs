@@ -1,10 +1,11 @@
 //! Checking the record: whether each record is what it was when it was written, and whether incidents are what the records
 //! say of them.
 //!
-//! The first is done by one thread and the second by another. Each reads in order, with one record and one incident in
-//! memory, however many there are.
+//! The first is done by one thread and the second, which takes twice as long, by two others. Each reads in order, with one record
+//! and one incident in memory, however many there are.
 
 use std::collections::HashMap;
+use std::thread::ScopedJoinHandle;
 
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
@@ -96,24 +97,42 @@ impl Archive {
     fn check(&self, begin: Begin) -> Result<Verified, StoreError> {
         let unread = |source| self.unread(source);
         let head = self.head()?;
-        // What this one sees of the log is the beginning of what a later one sees.
-        let beside = self.again()?;
-        let (chain, incidents) = std::thread::scope(|scope| {
+        let [earlier, later] = halves(&self.connection, begin.incident).map_err(unread)?;
+        // What this one sees of the log is the beginning of what later ones see.
+        let (for_chain, for_later) = (self.again()?, self.again()?);
+        let (chain, earlier, later) = std::thread::scope(|scope| {
             let chain = scope.spawn(move || {
                 let mut chain = Verified::default();
-                chain.chain(&beside.connection, begin, head).map(|()| chain)
+                chain.chain(&for_chain.connection, begin, head).map(|()| chain)
             });
-            let mut incidents = Verified::default();
-            let compared = incidents.incidents(&self.connection, begin.incident).map(|()| incidents);
-            // Nothing there panics; if it did, so would this.
-            (chain.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), compared)
+            let later = scope.spawn(move || Verified::of_incidents(&for_later.connection, later));
+            let earlier = Verified::of_incidents(&self.connection, earlier);
+            (joined(chain), earlier, joined(later))
         });
-        let (mut verified, incidents) = (chain.map_err(unread)?, incidents.map_err(unread)?);
-        verified.incidents = incidents.incidents;
-        verified.more += incidents.more;
-        incidents.faults.into_iter().for_each(|fault| verified.fault(fault));
+        let mut verified = chain.map_err(unread)?;
+        for half in [earlier, later] {
+            let half = half.map_err(unread)?;
+            verified.incidents += half.incidents;
+            verified.more += half.more;
+            half.faults.into_iter().for_each(|fault| verified.fault(fault));
+        }
         Ok(verified)
     }
+}
+
+/// The numbers of incidents from `first` on, in two halves, each by its first and its last.
+fn halves(connection: &Connection, first: i64) -> rusqlite::Result<[(i64, i64); 2]> {
+    let ends = "SELECT (SELECT min(id) FROM incidents WHERE id >= ?1), (SELECT max(id) FROM incidents)";
+    let (least, greatest): (Option<i64>, Option<i64>) =
+        connection.query_row(ends, [first], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let middle = least.zip(greatest).map_or(first, |(least, greatest)| least.midpoint(greatest));
+    Ok([(first, middle), (middle.saturating_add(1), i64::MAX)])
+}
+
+/// What the thread found.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    // Nothing there panics; if it did, so would this.
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The first record, and the first incident, that are about the time from `from` on; none where that is all. Times are in
@@ -264,15 +283,22 @@ impl Verified {
         Ok(())
     }
 
-    /// Compares each incident from `first` on with what its records say of it: both stand in the order of their numbers.
-    fn incidents(&mut self, connection: &Connection, first: i64) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare("SELECT * FROM incidents WHERE id >= ?1 ORDER BY id")?;
+    fn of_incidents(connection: &Connection, numbers: (i64, i64)) -> rusqlite::Result<Verified> {
+        let mut verified = Verified::default();
+        verified.incidents(connection, numbers).map(|()| verified)
+    }
+
+    /// Compares each incident with a number from `first` to `last` with what its records say of it: both stand in the order of
+    /// their numbers.
+    fn incidents(&mut self, connection: &Connection, (first, last): (i64, i64)) -> rusqlite::Result<()> {
+        let mut statement =
+            connection.prepare("SELECT * FROM incidents WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
         let mut table = Table::of(&statement);
-        let mut rows = statement.query([first])?;
+        let mut rows = statement.query([first, last])?;
         let mut history = connection.prepare(
-            "SELECT incident, kind, body FROM records WHERE incident >= ?1 ORDER BY incident, seq",
+            "SELECT incident, kind, body FROM records WHERE incident BETWEEN ?1 AND ?2 ORDER BY incident, seq",
         )?;
-        let mut histories = Histories::new(history.query([first])?)?;
+        let mut histories = Histories::new(history.query([first, last])?)?;
         while let Some(row) = rows.next()? {
             self.incidents += 1;
             let id: i64 = row.get(0)?;
