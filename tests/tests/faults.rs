@@ -325,6 +325,54 @@ fn is_begun_anew(lab: &Lab, controller: Controller, why: &str) -> Result<()> {
 }
 
 #[test]
+fn a_record_that_is_begun_anew_says_what_rests() -> Result<()> {
+    let lab = Lab::new()?;
+    let controller = lab.start_controller(&format!("{}[limits]\nblocks = 16\n", lab.config()))?;
+    lab.xdpban(&["block", ATTACKER, "--throttle", "10/s"])?.success()?;
+    let slots = slots(&lab)?;
+    let rests = |origin| {
+        lab.eventually("it rests on record", Duration::from_secs(5), |lab| {
+            let show = lab.show(ATTACKER)?;
+            let mut incidents = show["incidents"].as_array().into_iter().flatten();
+            let throttle = incidents.find(|incident| incident["action"] == "throttle");
+            let rests = "rests while 10.99.66.0/24 has a stricter block";
+            Ok(throttle.is_some_and(|it| it["origin"] == origin && it["outcome_reason"] == rests))
+        })
+    };
+    lab.xdpban(&["block", "10.99.66.0/24"])?.success()?;
+    rests("operator")?;
+    lab.sh(&format!("rm {}*", store(&lab).display()))?;
+    lab.eventually("the record is begun anew", Duration::from_secs(5), |lab| {
+        lab.xdpban(&["block", "10.99.70.9"])?.success()?;
+        Ok(lab.health()?.contains("was removed while it was in use"))
+    })?;
+    rests("operator")?;
+
+    // As a controller leaves it that is killed before it takes the throttle out.
+    controller.kill9()?;
+    for slot in slots {
+        lab.sh(&format!("bpftool map update pinned {PINS}/v*/BLOCK4 {slot}"))?;
+    }
+    lab.sh(&format!("rm {}*", store(&lab).display()))?;
+    let _controller = lab.start_controller_with(&["run"])?;
+    rests("adopted")?;
+    assert_eq!(lab.targets()?, ["10.99.66.0/24", "10.99.70.9"]);
+    lab.xdpban(&["verify-record"])?.success().map(drop)
+}
+
+/// The slots of the table of IPv4 that are not empty, each as bpftool takes it.
+fn slots(lab: &Lab) -> Result<Vec<String>> {
+    let dump = lab.sh(&format!("bpftool -j map dump pinned {PINS}/v*/BLOCK4"))?;
+    let slots: Vec<serde_json::Value> = serde_json::from_str(&dump)?;
+    let bytes = |slot: &serde_json::Value, of: &str| -> Option<String> {
+        Some(slot[of].as_array()?.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(" "))
+    };
+    let slots = slots.iter().filter_map(|slot| bytes(slot, "key").zip(bytes(slot, "value")));
+    let used = slots.filter(|(_, value)| value.split(' ').any(|byte| byte != "0x00"));
+    Ok(used.map(|(key, value)| format!("key {key} value {value}")).collect())
+}
+
+#[test]
 fn a_table_that_someone_unpinned_is_filled_from_the_record() -> Result<()> {
     for table in ["BLOCK4", "CONTROL", "TOTALS", "ALLOW4"] {
         let lab = stopped()?;

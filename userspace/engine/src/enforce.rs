@@ -479,6 +479,10 @@ impl Enforcer {
         self.blocklist.iter().filter(|entry| entry.rests).map(|entry| &entry.block)
     }
 
+    pub(crate) fn beneath(&self, block: &Block) -> Option<Target> {
+        self.blocklist.stricter(block).map(|stricter| stricter.target)
+    }
+
     pub(crate) fn places(&self) -> usize {
         self.blocklist.iter().len()
     }

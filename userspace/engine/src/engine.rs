@@ -381,6 +381,11 @@ impl Engine {
         self.enforcer.places()
     }
 
+    /// The target of the stricter block beneath which `block` rests, if it does.
+    pub fn beneath(&self, block: &Block) -> Option<Target> {
+        self.enforcer.beneath(block)
+    }
+
     /// The blocks at these places, and whether each rests. Who looks at them
     /// from the last places to the first, some at a time, misses none that stays while others come and go in between.
     pub fn all_in(&self, places: Range<usize>) -> impl Iterator<Item = (&Arc<Block>, bool)> {

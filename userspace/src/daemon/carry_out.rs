@@ -183,12 +183,17 @@ impl Daemon {
         let at = clock::now().wall;
         let uid = if let Cause::Operator { uid, .. } = cause { Some(uid) } else { None };
         for ((block, place, beneath), (packets, bytes)) in resting.iter().zip(counts) {
-            // What was restored is on record as it was; what never was in force is not on record yet.
-            if *place == Place::Nowhere && !matches!(cause, Cause::Restore) {
-                let block = Arc::clone(block);
-                self.writes.push(Write::Blocked { block, at, took: None, uid, from: (0, 0) });
-            }
             let beneath = *beneath;
+            // What was restored is on record as it was; what never was in force is not on record yet.
+            if !matches!(cause, Cause::Restore) {
+                if *place == Place::Nowhere {
+                    let block = Arc::clone(block);
+                    self.writes.push(Write::Blocked { block, at, took: None, uid, from: (0, 0) });
+                }
+            } else if block.origin == Origin::Adopted {
+                let blocks = vec![(Arc::clone(block), Some(beneath))];
+                self.writes.push(Write::Standing { blocks, at });
+            }
             self.writes.push(Write::Rests { block: Arc::clone(block), at, beneath, packets, bytes });
         }
         log_run(&resting, "at rest beneath stricter blocks", |(block, _, beneath)| {

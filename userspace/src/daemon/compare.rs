@@ -120,7 +120,9 @@ impl Daemon {
             },
             Comparison::Unrecorded(end) => {
                 let start = end.saturating_sub(RECORDED);
-                let blocks = self.engine.all_in(start..end).map(|(block, _)| Arc::clone(block)).collect();
+                let blocks = self.engine.all_in(start..end);
+                let blocks =
+                    blocks.map(|(block, _)| (Arc::clone(block), self.engine.beneath(block))).collect();
                 self.writes.push(Write::Standing { blocks, at: clock::now().wall });
                 (start > 0).then_some(Comparison::Unrecorded(start))
             }

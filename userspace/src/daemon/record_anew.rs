@@ -1,5 +1,7 @@
 //! A store that was begun anew while the controller runs: how things stand goes on record again.
 
+use std::sync::Arc;
+
 use super::Daemon;
 use crate::clock;
 use crate::store::{Act, Write};
@@ -13,14 +15,17 @@ impl Daemon {
         self.set_aside = Some(why);
         self.record_config(true, None);
         let at = clock::now().wall;
-        let in_force = self.engine.blocks().chain(self.engine.resting()).cloned();
-        self.writes.extend(in_force.map(|block| Write::Blocked {
-            block,
-            at,
-            took: None,
-            uid: None,
-            from: (0, 0),
-        }));
+        let blocks = self.engine.blocks().chain(self.engine.resting());
+        let standing = blocks.flat_map(|block| {
+            let blocked =
+                Write::Blocked { block: Arc::clone(block), at, took: None, uid: None, from: (0, 0) };
+            let rests = self.engine.beneath(block).map(|beneath| {
+                let block = Arc::clone(block);
+                Write::Rests { block, at, beneath, packets: 0, bytes: 0 }
+            });
+            [Some(blocked), rests].into_iter().flatten()
+        });
+        self.writes.extend(standing);
         self.writes.extend(self.allowlist.writes());
         self.store.record(self.writes.drain(..));
         self.store.record(self.sources.positions());

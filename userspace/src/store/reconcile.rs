@@ -13,17 +13,24 @@ use super::archive::Archive;
 use super::chain::Ledger;
 use super::columns;
 use super::incident::Outcome;
-use super::write::{Close, blocked, in_force, kind};
+use super::write::{Close, blocked, in_force, kind, rests};
 
 /// Targets that are named where several are spoken of.
 const NAMED: usize = 8;
 
-/// Opens an incident for each of `blocks` that has none in force.
-pub(super) fn standing(ledger: &mut Ledger<'_>, blocks: &[Arc<Block>], at: Wall) -> rusqlite::Result<()> {
+/// Opens an incident for each of `blocks` that has none in force, and notes beneath what it rests.
+pub(super) fn standing(
+    ledger: &mut Ledger<'_>,
+    blocks: &[(Arc<Block>, Option<Target>)],
+    at: Wall,
+) -> rusqlite::Result<()> {
     let mut missing = Vec::new();
-    for block in blocks {
+    for (block, beneath) in blocks {
         if in_force(ledger.connection, &block.target, block.measure.strictness())?.is_none() {
             blocked(ledger, block, at, None, None, (0, 0))?;
+            if let Some(beneath) = beneath {
+                rests(ledger, block, at, *beneath)?;
+            }
             missing.push(block.target);
         }
     }

@@ -561,6 +561,8 @@ mod version_1;
 fn the_record_is_brought_to_what_is_blocked() {
     let (directory, mut store) = store();
     let [known, gone, unknown] = ["203.0.113.1", "203.0.113.2", "203.0.113.3"].map(|text| block(text, 100));
+    let ports = Scope { ports: Ports::new(&[22]).unwrap(), new_only: false };
+    let resting = Block { measure: Measure { scope: ports, ..Measure::default() }, ..known.clone() };
     store.write(&[blocked(&known), blocked(&gone)]).unwrap();
     let plain = |target| (target, Strictness::Everything);
     let in_force = || {
@@ -578,19 +580,24 @@ fn the_record_is_brought_to_what_is_blocked() {
     };
     assert_eq!(in_force(), [known.target, gone.target].map(plain));
 
-    let standing =
-        Write::Standing { blocks: vec![known.clone().into(), unknown.clone().into()], at: wall(7) };
+    let standing = [(&known, None), (&resting, Some(known.target)), (&unknown, None)];
+    let standing = standing.map(|(block, beneath)| (block.clone().into(), beneath)).to_vec();
+    let standing = Write::Standing { blocks: standing, at: wall(7) };
     let not_blocked = [gone.target, target("203.0.113.4")].map(plain).to_vec();
     let not_standing = Write::NotStanding { blocks: not_blocked, at: wall(8) };
     for _ in 0..2 {
         store.write(&[standing.clone(), not_standing.clone()]).unwrap();
-        assert_eq!(in_force(), [known.target, unknown.target].map(plain));
+        let partly = (known.target, Strictness::Part);
+        assert_eq!(in_force(), [partly, plain(known.target), plain(unknown.target)]);
         let incidents = store.incidents(&IncidentQuery::default()).unwrap();
         assert_eq!(
             incidents.iter().map(|one| one.target).collect::<Vec<_>>(),
-            [known.target, gone.target, unknown.target]
+            [known.target, gone.target, known.target, unknown.target]
         );
         assert_eq!((incidents[1].outcome, incidents[1].outcome_at), (Outcome::Lifted, Some(wall(8))));
-        assert_eq!((incidents[2].users.len(), incidents[2].responded_at), (2, Some(wall(7))));
+        let rests = Some("rests while 203.0.113.1 has a stricter block");
+        assert_eq!((incidents[2].outcome, incidents[2].outcome_reason.as_deref()), (Outcome::InForce, rests));
+        assert_eq!((incidents[3].users.len(), incidents[3].responded_at), (2, Some(wall(7))));
+        assert_eq!(incidents[3].outcome_reason, None);
     }
 }

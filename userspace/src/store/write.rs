@@ -96,10 +96,10 @@ pub enum Write {
         /// When.
         at: Wall,
     },
-    /// These blocks are in force. Opens an incident for each that has none.
+    /// These blocks are in force or rest. Opens an incident for each that has none.
     Standing {
-        /// The blocks.
-        blocks: Vec<Arc<Block>>,
+        /// The blocks, and for each that rests the target of the stricter one.
+        blocks: Vec<(Arc<Block>, Option<Target>)>,
         /// When.
         at: Wall,
     },
@@ -274,7 +274,12 @@ pub(super) fn blocked(
 }
 
 /// Notes that a block rests, in the place of the outcome's reason.
-fn rests(ledger: &mut Ledger<'_>, block: &Block, at: Wall, beneath: Target) -> rusqlite::Result<()> {
+pub(super) fn rests(
+    ledger: &mut Ledger<'_>,
+    block: &Block,
+    at: Wall,
+    beneath: Target,
+) -> rusqlite::Result<()> {
     let Some(id) = in_force(ledger.connection, &block.target, block.measure.strictness())? else {
         return Ok(());
     };
