@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use xdpban_tests::{Controller, Lab, Side};
 
@@ -26,18 +27,24 @@ fn metrics(lab: &Lab) -> Result<String> {
     Ok(answer)
 }
 
-/// So many addresses of 10.98.0.0/16, one a line.
-fn addresses(count: u16) -> String {
-    (1..=count).fold(String::new(), |mut list, number| {
-        let [high, low] = number.to_be_bytes();
+/// The value of the first of these counts whose name and labels begin so.
+fn value(metrics: &str, name: &str) -> Result<u32> {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.rsplit(' ').next());
+    Ok(value.with_context(|| format!("no {name} in {metrics}"))?.parse()?)
+}
+
+/// So many addresses from 10.100.0.1 on, one a line.
+fn addresses(count: u32) -> String {
+    let first = Ipv4Addr::new(10, 100, 0, 1).to_bits();
+    (first..first + count).fold(String::new(), |mut list, address| {
         // Writing to a String cannot fail.
-        writeln!(list, "10.98.{high}.{low}").ok();
+        writeln!(list, "{}", Ipv4Addr::from_bits(address)).ok();
         list
     })
 }
 
 /// Blocks those addresses.
-fn block(lab: &Lab, count: u16, how_long: &[&str]) -> Result<()> {
+fn block(lab: &Lab, count: u32, how_long: &[&str]) -> Result<()> {
     let args = [&["block", "--from", "-"], how_long].concat();
     lab.xdpban_with_input(&args, addresses(count).as_bytes())?.success()?;
     Ok(())
@@ -110,7 +117,7 @@ fn in_a_full_table_of_prefixes_the_one_that_ends_first_gives_way() -> Result<()>
 
 #[test]
 fn blocking_goes_on_while_many_blocks_end() -> Result<()> {
-    const ENDING: u16 = 20_000;
+    const ENDING: u32 = 20_000;
     let lab = Lab::new()?;
     let controller = lab.start_controller(&lab.config())?;
     block(&lab, ENDING, &["--for", "4s"])?;
@@ -132,8 +139,66 @@ fn blocking_goes_on_while_many_blocks_end() -> Result<()> {
     let said = controller.output()?;
     assert!(said.contains("unblocked: 1,024 targets"), "they end in parts\n{said}");
     lab.eventually("that is on record", Duration::from_secs(10), |lab| {
-        Ok(lab.show("10.98.78.32")?["incidents"][0]["outcome"] == "expired")
+        Ok(lab.show("10.100.78.32")?["incidents"][0]["outcome"] == "expired")
     })
+}
+
+#[test]
+fn blocking_goes_on_while_all_are_unblocked() -> Result<()> {
+    const BLOCKED: u32 = 200_000;
+    let lab = Lab::new()?;
+    let controller = lab.start_controller(&lab.config())?;
+    block(&lab, BLOCKED, &[])?;
+    let mut lines = 0;
+    // How many lines were answered when some were lifted and some yet to be.
+    let mut answered = Vec::new();
+    let unblocked = std::thread::scope(|scope| {
+        let unblocking = scope.spawn(|| lab.xdpban(&["unblock", "--all"]));
+        while !unblocking.is_finished() {
+            lines += 1;
+            let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 0, 0).to_bits() + lines);
+            lab.log().invalid_user(1000 + lines, &address.to_string())?;
+            let metrics = metrics(&lab)?;
+            if (lines + 1..BLOCKED).contains(&value(&metrics, "xdpban_blocked{table=\"v4\"}")?) {
+                answered.push(value(&metrics, "xdpban_attacks_total{")?);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        unblocking.join().map_err(|_| anyhow!("the thread panicked"))?
+    })?;
+    unblocked.success()?.stdout_has(" targets unblocked\n")?;
+    let (first, last) = (answered.first().copied(), answered.last().copied());
+    let meanwhile = last.zip(first).map_or(0, |(last, first)| last - first);
+    assert!(meanwhile > 0, "none was blocked while others were lifted: {answered:?}");
+    lab.has_read_the_log()?;
+    let targets = lab.targets()?;
+    assert!(targets.iter().all(|target| target.starts_with("10.96.")), "{targets:?}");
+    assert!(targets.len() >= meanwhile as usize, "{meanwhile} of {} stay", targets.len());
+    let said = controller.output()?;
+    assert!(said.contains("unblocked: 1,024 targets"), "they are lifted in parts\n{said}");
+    lab.eventually("that is on record", Duration::from_secs(10), |lab| {
+        Ok(lab.show("10.100.0.1")?["incidents"][0]["outcome"] == "lifted")
+    })
+}
+
+#[test]
+fn a_stop_comes_after_all_that_is_being_unblocked() -> Result<()> {
+    const BLOCKED: u32 = 200_000;
+    let lab = Lab::new()?;
+    let controller = lab.start_controller(&lab.config())?;
+    block(&lab, BLOCKED, &[])?;
+    let unblocked = std::thread::scope(|scope| {
+        let unblocking = scope.spawn(|| lab.xdpban(&["unblock", "--all"]));
+        lab.eventually("some are lifted", Duration::from_secs(5), |lab| {
+            Ok(value(&metrics(lab)?, "xdpban_blocked{table=\"v4\"}")? < BLOCKED)
+        })?;
+        let (status, _) = controller.stop()?;
+        ensure!(status.success(), "{status}");
+        unblocking.join().map_err(|_| anyhow!("the thread panicked"))?
+    })?;
+    unblocked.success()?.stdout_has("200,000 targets unblocked\n")?;
+    assert_eq!(lab.targets()?, [""; 0]);
+    Ok(())
 }
 
 #[test]
@@ -151,7 +216,7 @@ fn permanent_blocks_do_not_give_way() -> Result<()> {
     assert_eq!(lab.list()?.len(), 16);
     // IPv6 has a table of its own.
     lab.xdpban(&["block", "2001:db8:97::1"])?.success()?;
-    lab.xdpban(&["unblock", "10.98.0.1"])?.success()?;
+    lab.xdpban(&["unblock", "10.100.0.1"])?.success()?;
     lab.xdpban(&["block", "10.97.0.1"])?.success()?;
     Ok(())
 }
@@ -188,7 +253,7 @@ fn thousands_of_blocks_end_within_a_second() -> Result<()> {
     assert!(blocked.elapsed() < Duration::from_secs(3), "after {:?}", blocked.elapsed());
     assert_eq!(lab.targets()?, ["10.97.0.1"]);
     lab.eventually("that is on record", Duration::from_secs(2), |lab| {
-        Ok(lab.show("10.98.19.136")?["incidents"][0]["outcome"] == "expired")
+        Ok(lab.show("10.100.19.136")?["incidents"][0]["outcome"] == "expired")
     })
 }
 

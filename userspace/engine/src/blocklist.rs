@@ -48,7 +48,8 @@ pub(crate) struct Entry {
     pub(crate) effective: Option<Mono>,
     /// Whether room has been made in the kernel's table for it once already.
     pub(crate) retried: bool,
-    stamp: u64,
+    /// Greater than those of all that came before.
+    pub(crate) stamp: u64,
 }
 
 /// All permanent blocks, and no room for another.
@@ -116,6 +117,11 @@ impl Blocklist {
     pub(crate) fn in_places(&self, places: Range<usize>) -> impl Iterator<Item = &Entry> {
         let end = places.end.min(self.entries.len());
         self.entries.get(places.start..end).unwrap_or_default().iter()
+    }
+
+    /// The stamp of what came last.
+    pub(crate) fn last_stamp(&self) -> u64 {
+        self.stamps
     }
 
     /// Makes room in memory for so many more.

@@ -594,4 +594,7 @@ fn outlasts(standing: Option<Expiry>, wanted: Option<Expiry>) -> bool {
 }
 
 mod aggregate;
+mod lift_all;
 mod rest;
+
+pub use lift_all::LiftAll;

@@ -11,7 +11,7 @@ use crate::change::{Block, Change, End, Origin, Protection, Refusal};
 use crate::crowds::{Attempt, Crowds};
 use crate::decode::{self, Decoded, Found};
 use crate::enforce::{
-    Applied, BlockRequest, Decision, Enforcer, Evidence, Offence, ResponseCounts, Standing,
+    Applied, BlockRequest, Decision, Enforcer, Evidence, LiftAll, Offence, ResponseCounts, Standing,
 };
 use crate::event::{Event, EventKind, Trace};
 use crate::header;
@@ -279,6 +279,17 @@ impl Engine {
     /// Ends the blocks of exactly `target`, also those that rest; false where there are none.
     pub fn unblock(&mut self, target: &Target, end: End, now: Now) -> bool {
         self.enforcer.unblock(target, end, &now)
+    }
+
+    /// All that is blocked, also what rests, for [`Engine::lift_some`].
+    pub fn lift_all(&self) -> LiftAll {
+        self.enforcer.lift_all()
+    }
+
+    /// Ends some of these blocks, some hundreds at most, and returns how many targets that freed; none where there are no
+    /// more. What came after [`Engine::lift_all`] stays.
+    pub fn lift_some(&mut self, all: &mut LiftAll, now: Now) -> Option<usize> {
+        self.enforcer.lift_some(all, &now)
     }
 
     /// Takes the kernel's answer to a [`Change::Block`] or [`Change::Resume`]. A block that it did not take is removed and ends as

@@ -27,7 +27,7 @@ pub mod time;
 mod unexplained;
 mod windows;
 
-pub use enforce::{Applied, BlockRequest, Decision, ResponseCounts, Standing};
+pub use enforce::{Applied, BlockRequest, Decision, LiftAll, ResponseCounts, Standing};
 pub use engine::{Counts, Engine, ForeignMatch, ForeignRequest, Lasts, Outcome};
 pub use offenders::Offender;
 pub use protect::{HostAddresses, Login};

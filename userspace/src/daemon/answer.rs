@@ -42,7 +42,10 @@ impl Daemon {
             Request::Incidents(query) => return self.incidents(&query, call.reply),
             Request::Head => Reply::Head(self.store.head().into()),
             Request::Block(request) => Reply::Done(self.block_by_hand(&request, call.uid)),
-            Request::Unblock(request) => Reply::Done(self.unblock_by_hand(&request, call.uid)),
+            Request::Unblock(request) if request.all => {
+                return self.unblock_all(request, call.uid, call.reply, record_wait);
+            }
+            Request::Unblock(request) => Reply::Done(self.unblock_by_hand(&request, call.uid, 0)),
             Request::ActiveResponse(request) => Reply::Responded(self.active_response(&request)),
             Request::Allowed => Reply::Allowed(self.allowed()),
             Request::AllowCheck(address) => Reply::AllowCheck(self.allow_check(address)),
@@ -52,9 +55,14 @@ impl Daemon {
             Request::Unlock(request) => Reply::Done(self.unlock(&request.user, call.uid)),
             Request::Metrics => Reply::Metrics(self.metrics()),
         };
+        self.reply(call.reply, reply, record_wait);
+    }
+
+    /// Answers, where something was done once it is on record or after `record_wait`.
+    pub(super) fn reply(&mut self, to: oneshot::Sender<Reply>, reply: Reply, record_wait: Option<Duration>) {
         match record_wait {
-            Some(limit) => self.send_once_on_record(call.reply, reply, limit),
-            None => send(call.reply, reply),
+            Some(limit) => self.send_once_on_record(to, reply, limit),
+            None => send(to, reply),
         }
     }
 
@@ -290,17 +298,16 @@ impl Daemon {
         done
     }
 
-    fn unblock_by_hand(&mut self, request: &wire::UnblockRequest, uid: u32) -> wire::Done {
+    /// Lifts the blocks of the targets that the request names; where it is for all, those are `freed` already.
+    pub(super) fn unblock_by_hand(
+        &mut self,
+        request: &wire::UnblockRequest,
+        uid: u32,
+        freed: usize,
+    ) -> wire::Done {
         let now = clock::now();
         let given = given(request.reason.as_deref());
-        let mut done = wire::Done::default();
-        if request.all {
-            let blocks = self.engine.resting().chain(self.engine.blocks());
-            let targets: Vec<Target> = blocks.map(|block| block.target).collect();
-            for target in &targets {
-                done.done += usize::from(self.engine.unblock(target, End::Lifted, now));
-            }
-        }
+        let mut done = wire::Done { done: freed, ..wire::Done::default() };
         let mut unblocked = Vec::new();
         for text in &request.targets {
             match text.parse::<Target>() {

@@ -3,7 +3,8 @@
 //! Sources, the control socket and the store run beside it and talk through bounded queues. When the loop is busy,
 //! sources and peers wait; the store never makes the loop wait (see [`crate::store`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use compare::Comparison;
 use interfaces::Interfaces;
 use sources::Sources;
 use trial::Trial;
+use unblock_all::UnblockAll;
 
 mod active_response;
 mod allow;
@@ -48,6 +50,7 @@ mod record_anew;
 mod sources;
 mod start;
 mod trial;
+mod unblock_all;
 
 pub use start::DaemonError;
 
@@ -107,6 +110,8 @@ enum Input {
     CommandEnded(Box<Outcome>),
     /// Some time has passed.
     Tick,
+    /// The next part of all that is blocked can be lifted.
+    Unblock,
     /// The next part of what is blocked can be compared. The record's come by themselves; none at their end.
     Compare(Option<Vec<compare::Recorded>>),
     /// SIGHUP.
@@ -179,6 +184,8 @@ struct Daemon {
     store_trouble: Option<String>,
     reload_trouble: Option<String>,
     host_trouble: Option<String>,
+    /// Requests to lift all blocks that are being done, the first one first.
+    unblocking: VecDeque<UnblockAll>,
     /// Under way where the tables are being compared.
     comparison: Option<Comparison>,
     /// How many entries of the kernel's tables someone else had changed.
@@ -261,7 +268,7 @@ impl Daemon {
                 tokio::task::yield_now().await;
             }
             let input = self.next(part_done).await;
-            part_done = matches!(input, Input::Deadline | Input::Compare(_));
+            part_done = matches!(input, Input::Deadline | Input::Unblock | Input::Compare(_));
             match input {
                 Input::Report(Report::Batch(batch)) => self.batch(&batch),
                 Input::Report(Report::Trouble { source, message }) => self.sources.trouble(source, message),
@@ -295,6 +302,7 @@ impl Daemon {
                     self.carry_out(Cause::Other);
                 }
                 Input::Tick => self.tick(),
+                Input::Unblock => self.unblock_part(),
                 Input::Compare(recorded) => self.compare(recorded),
                 Input::Reload => self.reload().await,
                 Input::Shutdown => return,
@@ -326,12 +334,14 @@ impl Daemon {
         let trial = self.trial.map(Trial::until);
         let deadlines = [self.engine.poll_timeout(), self.allowlist.next_due(), trial];
         let deadline = deadlines.into_iter().flatten().min();
+        let unblocking = !self.unblocking.is_empty();
         tokio::select! {
             biased;
             _ = self.signals.terminate.recv() => Input::Shutdown,
             _ = self.signals.interrupt.recv() => Input::Shutdown,
             _ = self.signals.hangup.recv() => Input::Reload,
             () = until(deadline), if !part_done => Input::Deadline,
+            () = ready(()), if unblocking && !part_done => Input::Unblock,
             Some(call) = self.calls.recv() => Input::Request(call),
             Some(health) = self.health.recv() => Input::Store(health),
             Some(said) = self.said.1.recv() => Input::Stream(said),
@@ -340,6 +350,7 @@ impl Daemon {
             _ = self.tick.tick() => Input::Tick,
             Some(report) = self.reports.recv() => Input::Report(report),
             () = until(deadline), if part_done => Input::Deadline,
+            () = ready(()), if unblocking && part_done => Input::Unblock,
             recorded = Comparison::next(&mut self.comparison) => Input::Compare(recorded),
         }
     }
@@ -572,6 +583,10 @@ impl Daemon {
         self.calls.close();
         while let Ok(call) = self.calls.try_recv() {
             self.answer(call);
+        }
+        while !self.unblocking.is_empty() {
+            self.unblock_part();
+            self.store.record(self.writes.drain(..));
         }
         self.store.record(self.writes.drain(..));
         let answered = async { while self.answers.join_next().await.is_some() {} };

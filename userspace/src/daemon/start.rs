@@ -1,6 +1,6 @@
 //! Starting the controller: everything is opened, checked and said before the first line is read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -136,6 +136,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
         store_trouble: None,
         reload_trouble: None,
         host_trouble: None,
+        unblocking: VecDeque::new(),
         comparison: None,
         tampered: 0,
         said_full: BTreeSet::new(),

@@ -3,6 +3,7 @@
 mod aggregate;
 mod custom;
 mod detection;
+mod lift_all;
 mod measures;
 mod rest;
 mod shipped;

@@ -1,5 +1,5 @@
 //! `cargo xtask bench load`: how long it takes to block many targets, to have them on record, to restore them as after a
-//! reboot, and to let many end at once while others are blocked; beside the least that it could take.
+//! reboot, and to lift them and to let many end at once while others are blocked; beside the least that it could take.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -7,10 +7,10 @@ use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
 use super::lab::{FIRST, Lab};
@@ -75,7 +75,7 @@ fn measure(lab: &Lab, place: &Place, targets: u32, limits: &Path) -> Result<Valu
     let (restore, again) = timed(|| place.run())?;
     running = again;
     ensure!(blocked(place)? == u64::from(targets), "not all targets were restored");
-    process::output(place.xdpban().args(["unblock", "--all"]))?;
+    let lift = lift(place, targets)?;
     let sweep = sweep(place)?;
     running.stop()?;
     // At the end, so that what it leaves to the disk does not disturb the rest.
@@ -95,12 +95,37 @@ fn measure(lab: &Lab, place: &Place, targets: u32, limits: &Path) -> Result<Valu
         "list_json_s": list_json,
         "list_json_without_controller_s": pinned_json,
         "controller_bytes": memory,
+        "lift": lift,
         "sweep": sweep,
+    }))
+}
+
+/// Lifts all blocks while lines with new attackers come in.
+fn lift(place: &Place, targets: u32) -> Result<Value> {
+    let mut lifting = None;
+    let begin = Instant::now();
+    let took = attack(place, Ipv4Addr::new(21, 0, 0, 0), |_| {
+        if lifting.is_none() && begin.elapsed() >= WATCH {
+            let mut all = place.xdpban();
+            all.args(["unblock", "--all"]);
+            lifting = Some(std::thread::spawn(move || timed(|| process::output(&mut all))));
+        }
+        Ok(lifting.as_ref().is_some_and(JoinHandle::is_finished))
+    })?;
+    let lifted = lifting.context("nothing was lifted")?.join();
+    let (seconds, _output) = lifted.map_err(|_| anyhow!("the thread that lifts panicked"))??;
+    Ok(json!({
+        "blocks": targets,
+        "lifted_within_s": seconds,
+        "lines": took.len(),
+        "line_to_block_median_ms": took.get(took.len() / 2),
+        "line_to_block_longest_ms": took.last(),
     }))
 }
 
 /// Lets many blocks end at once while lines with new attackers come in.
 fn sweep(place: &Place) -> Result<Value> {
+    let before = blocked(place)?;
     let list = place.directory().join("ending");
     xdpban::write_addresses(&list, ENDING)?;
     let timeout = format!("{}s", TIMEOUT.as_secs());
@@ -108,35 +133,19 @@ fn sweep(place: &Place) -> Result<Value> {
     process::output(place.xdpban().args(["block", "--from"]).arg(&list).args(["--for", &timeout]))?;
     ensure!(start.elapsed() < TIMEOUT, "to block {ENDING} took longer than they were to be blocked");
     sleep((TIMEOUT - start.elapsed()).saturating_sub(WATCH));
-    let mut log = OpenOptions::new().append(true).open(place.log()).context("open the log")?;
-    let (begin, mut number, mut ended) = (Instant::now(), 0u32, None);
-    let mut first_gone = None;
-    while begin.elapsed() < 2 * WATCH || ended.is_none() {
-        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(20, 0, 0, 0)) + number);
-        number += 1;
-        let mut line = String::new();
-        writeln!(line, "Feb  1 00:00:00 gw sshd[{number}]: Invalid user a from {address} port 1024")?;
-        log.write_all(line.as_bytes()).context("write to the log")?;
-        sleep(EACH);
-        if ended.is_none() && number.is_multiple_of(4) {
+    let (begin, mut first_gone, mut ended) = (Instant::now(), None, None);
+    let took = attack(place, Ipv4Addr::new(20, 0, 0, 0), |number| {
+        if ended.is_none() {
             let present = blocked(place)?;
-            if present < u64::from(ENDING) {
+            if present < before + u64::from(ENDING) {
                 first_gone.get_or_insert_with(Instant::now);
             }
-            if present <= u64::from(number) {
+            if present <= before + u64::from(number) {
                 ended = first_gone.map(|first: Instant| first.elapsed());
             }
         }
-        ensure!(begin.elapsed() < LIMIT, "the blocks do not end");
-    }
-    let mut took: Vec<f64> = Vec::new();
-    // What was blocked before takes its time to be on record.
-    until(|| {
-        let incidents = incidents(place, &["--rule", "5710", "--limit", "10000"])?;
-        took = incidents.iter().filter_map(|one| one["line_to_block_ms"].as_f64()).collect();
-        Ok(took.len() + 10 > number as usize)
+        Ok(ended.is_some() && begin.elapsed() >= 2 * WATCH)
     })?;
-    took.sort_by(f64::total_cmp);
     Ok(json!({
         "blocks": ENDING,
         "ended_within_s": ended.map(|ended| ended.as_secs_f64()),
@@ -144,6 +153,35 @@ fn sweep(place: &Place) -> Result<Value> {
         "line_to_block_median_ms": took.get(took.len() / 2),
         "line_to_block_longest_ms": took.last(),
     }))
+}
+
+/// Writes lines with new attackers, from the address `first` on, until `ended`, which is told how many there were. Returns how
+/// long each line took until its source was blocked, in milliseconds, the longest last.
+fn attack(place: &Place, first: Ipv4Addr, mut ended: impl FnMut(u32) -> Result<bool>) -> Result<Vec<f64>> {
+    let mut log = OpenOptions::new().append(true).open(place.log()).context("open the log")?;
+    let (begin, mut number) = (Instant::now(), 0u32);
+    loop {
+        let address = Ipv4Addr::from(u32::from(first) + number);
+        number += 1;
+        let mut line = String::new();
+        writeln!(line, "Feb  1 00:00:00 gw sshd[{number}]: Invalid user a from {address} port 1024")?;
+        log.write_all(line.as_bytes()).context("write to the log")?;
+        sleep(EACH);
+        if number.is_multiple_of(4) && ended(number)? {
+            break;
+        }
+        ensure!(begin.elapsed() < LIMIT, "the blocks do not end");
+    }
+    let network = format!("{first}/8");
+    let mut took: Vec<f64> = Vec::new();
+    // What was blocked before takes its time to be on record.
+    until(|| {
+        let incidents = incidents(place, &["--address", &network, "--limit", "10000"])?;
+        took = incidents.iter().filter_map(|one| one["line_to_block_ms"].as_f64()).collect();
+        Ok(took.len() + 10 > number as usize)
+    })?;
+    took.sort_by(f64::total_cmp);
+    Ok(took)
 }
 
 fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
@@ -208,14 +246,18 @@ fn print(document: &Value) -> Result<()> {
         "without a controller",
         &document["list_json_without_controller_s"],
     )?;
-    let sweep = &document["sweep"];
-    say(format_args!(
-        "{} blocks that end at once: gone within {:.2} s; from a new line to its block meanwhile {:.1} ms (median), {:.1} ms (longest of {})",
-        sweep["blocks"],
-        seconds(&sweep["ended_within_s"])?,
-        seconds(&sweep["line_to_block_median_ms"])?,
-        seconds(&sweep["line_to_block_longest_ms"])?,
-        sweep["lines"],
-    ));
+    for (what, how, figures, within) in [
+        ("blocks that end at once", "gone", &document["sweep"], "ended_within_s"),
+        ("blocks that `xdpban unblock --all` lifts", "lifted", &document["lift"], "lifted_within_s"),
+    ] {
+        say(format_args!(
+            "{} {what}: {how} within {:.2} s; from a new line to its block meanwhile {:.1} ms (median), {:.1} ms (longest of {})",
+            figures["blocks"],
+            seconds(&figures[within])?,
+            seconds(&figures["line_to_block_median_ms"])?,
+            seconds(&figures["line_to_block_longest_ms"])?,
+            figures["lines"],
+        ));
+    }
     Ok(())
 }

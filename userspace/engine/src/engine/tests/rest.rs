@@ -17,7 +17,7 @@ fn port(port: u16) -> Measure {
     Measure { action: Action::Block, scope: Scope { ports: Ports::new(&[port]).unwrap(), new_only: false } }
 }
 
-fn of(strictness: Strictness) -> Measure {
+pub(super) fn of(strictness: Strictness) -> Measure {
     match strictness {
         Strictness::Throttle => throttle(),
         Strictness::Part => port(22),
@@ -48,7 +48,7 @@ impl Lab {
     }
 }
 
-fn told(change: &Change) -> String {
+pub(super) fn told(change: &Change) -> String {
     match change {
         Change::Block(block) => format!("{}: {}", block.target, block.measure),
         Change::Rest { block, place, beneath } => {
