@@ -197,14 +197,7 @@ impl Worker {
     }
 
     async fn run(&self, event: &Value) -> Ended {
-        for wait in &self.command.retry {
-            let ended = child::run(self.job(event)).await;
-            if ended.exit.failure().is_none() {
-                return ended;
-            }
-            tokio::time::sleep(*wait).await;
-        }
-        child::run(self.job(event)).await
+        tried(&self.command.retry, || child::run(self.job(event))).await
     }
 
     fn job(&self, event: &Value) -> Job {
@@ -235,6 +228,18 @@ impl Worker {
     }
 }
 
+/// Tries, and tries again after each of `waits` as long as it fails; returns what came of the last try.
+async fn tried<T: Future<Output = Ended>>(waits: &[Duration], attempt: impl Fn() -> T) -> Ended {
+    for wait in waits {
+        let ended = attempt().await;
+        if ended.exit.failure().is_none() {
+            return ended;
+        }
+        tokio::time::sleep(*wait).await;
+    }
+    attempt().await
+}
+
 /// What goes on record of a run.
 fn ran(name: &Arc<str>, run: Option<&CommandRun>, event: &Value, ended: Ended) -> Ran {
     Ran {
@@ -246,5 +251,51 @@ fn ran(name: &Arc<str>, run: Option<&CommandRun>, event: &Value, ended: Ended) -
         input: event.to_string().into(),
         at: clock::now().wall,
         took: ended.took,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::config::Config;
+
+    /// A notification of that kind as it is where nothing else is said.
+    fn notification(kind: &str) -> Command {
+        let text = format!("[[response]]\nrules = [5710]\naction = \"notify\"\n{kind}\n");
+        Config::parse(&text, Path::new("config.toml"), &[]).unwrap().commands.remove(0)
+    }
+
+    /// When each try of a command begins that takes so long and succeeds the `succeeds`th time, in seconds, and what came of the
+    /// last.
+    async fn tries(command: &Command, succeeds: usize, took: Duration) -> (Vec<u64>, Exit) {
+        let (begin, tries) = (Instant::now(), RefCell::new(Vec::new()));
+        let attempt = || async {
+            tries.borrow_mut().push(begin.elapsed().as_secs());
+            sleep(took).await;
+            let status = i32::from(tries.borrow().len() != succeeds);
+            Ended { exit: Exit::Status(status), output: String::new(), took }
+        };
+        let exit = tried(&command.retry, attempt).await.exit;
+        (tries.into_inner(), exit)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_notification_that_fails_is_tried_again_after_10_and_60_seconds() {
+        const NEVER: usize = 0;
+        for kind in ["webhook = \"https://example.org/\"", "mail = \"root\""] {
+            let command = notification(kind);
+            let at_once = |succeeds| tries(&command, succeeds, Duration::ZERO);
+            assert_eq!(at_once(NEVER).await, (vec![0, 10, 70], Exit::Status(1)), "{kind}");
+            assert_eq!(at_once(1).await, (vec![0], Exit::Status(0)), "{kind}");
+            assert_eq!(at_once(2).await, (vec![0, 10], Exit::Status(0)), "{kind}");
+            assert_eq!(at_once(3).await, (vec![0, 10, 70], Exit::Status(0)), "{kind}");
+            // The wait begins when a try has ended.
+            let hanging = tries(&command, NEVER, command.time_limit).await;
+            assert_eq!(hanging, (vec![0, 30, 110], Exit::Status(1)), "{kind}");
+        }
     }
 }
