@@ -129,17 +129,22 @@ fn a_store_of_an_earlier_version_is_migrated() -> Result<()> {
 }
 
 #[test]
-fn a_read_only_store_leaves_the_gate_closed() -> Result<()> {
+fn on_a_file_system_that_is_read_only_from_the_start_the_host_is_guarded() -> Result<()> {
     let lab = stopped()?;
     mount_state(&lab, "size=8m")?;
     let state = lab.dir().join("state").display().to_string();
     lab.sh(&format!("mount -o remount,ro {state}"))?;
-    lab.xdpban(&["run"])?.expect_code(1)?.stderr_has(&state)?.stderr_has("Read-only file system")?;
-    is_closed(&lab)?;
-    lab.sh(&format!("mount -o remount,rw {state}"))?;
+    // As after a reboot.
+    lab.xdpban(&["detach"])?.success()?;
     let _controller = start(&lab)?;
     assert_eq!(is_blocked(&lab)?["reason"], "a reason");
-    Ok(())
+    lab.log().invalid_user(1, "10.99.70.1")?;
+    lab.blocked("10.99.70.1")?;
+    is_told(&lab, "Read-only file system")?;
+    lab.sh(&format!("mount -o remount,rw {state}"))?;
+    lab.eventually("all is well again", Duration::from_secs(5), |lab| Ok(lab.health()?.is_empty()))?;
+    assert_eq!(lab.show("10.99.70.1")?["incidents"][0]["outcome"], "in_force");
+    is_on_record(&lab)
 }
 
 #[test]

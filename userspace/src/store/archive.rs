@@ -267,7 +267,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
 
 /// Opens the file so that it is not changed. A copy on a medium that cannot be written has no place for what readers share,
 /// and nobody writes it, so that it is read as it lies there.
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     match connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {

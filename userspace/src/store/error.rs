@@ -170,6 +170,11 @@ impl StoreError {
         )
     }
 
+    /// Whether the file system cannot be written.
+    pub(super) fn is_read_only(&self) -> bool {
+        matches!(self, StoreError::File { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem)
+    }
+
     /// Names what SQLite says of an attempt at `doing` something to `path`.
     pub(super) fn from_sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> StoreError {
         let path = path.to_owned();

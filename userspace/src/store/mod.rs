@@ -76,6 +76,8 @@ pub struct Store {
     path: PathBuf,
     /// Device and number of the file, which stay the same wherever it is moved.
     identity: (u64, u64),
+    /// Whether it could be opened for reading alone, and has to be opened anew before it is written.
+    is_read_only: bool,
     /// What became of the file before, where a new one is to be begun yet.
     set_aside: Option<String>,
     /// The latest record in the file.
@@ -113,7 +115,8 @@ pub struct Allowed {
 
 impl Store {
     /// Opens the store in `directory`, and makes both where they do not exist: for the owner alone, as the record names
-    /// users and hosts.
+    /// users and hosts. One on a file system that is read-only is read, and opened anew when it is to be written: the host
+    /// is guarded meanwhile.
     ///
     /// # Errors
     /// Another controller has it open, it is not a store of xdpban's or one of a later version, or the directory or the
@@ -121,10 +124,12 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Store, StoreError> {
         let lock = lock(directory)?;
         let path = directory.join(FILE);
-        let Opened { connection, identity, migrated } = open_file(&path)?;
-        let head =
-            Head::read(&connection).map_err(|source| StoreError::from_sqlite("read", &path, source))?;
-        Ok(Store { connection, path, identity, set_aside: None, head, migrated, _lock: lock })
+        let (opened, is_read_only) = match open_file(&path) {
+            Err(error) if error.is_read_only() && path.exists() => (open_for_reading(&path)?, true),
+            opened => (opened?, false),
+        };
+        let Opened { connection, identity, head, migrated } = opened;
+        Ok(Store { connection, path, identity, is_read_only, set_aside: None, head, migrated, _lock: lock })
     }
 
     /// From which version the file was brought to the present one when it was opened, if it had another.
@@ -142,6 +147,7 @@ impl Store {
     /// # Errors
     /// Nothing was written, and the same writes can be tried again when what was in the way is gone.
     pub fn write(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        self.make_writable()?;
         self.is_in_place()?;
         let failed = |source| StoreError::from_sqlite("write to", &self.path, source);
         // Dropped before the commit, it rolls back.
@@ -155,6 +161,19 @@ impl Store {
         transaction.commit().map_err(failed)?;
         self.head = head;
         Ok(())
+    }
+
+    fn make_writable(&mut self) -> Result<(), StoreError> {
+        if self.is_read_only {
+            self.use_file(open_file(&self.path)?);
+        }
+        Ok(())
+    }
+
+    fn use_file(&mut self, opened: Opened) {
+        let Opened { connection, identity, head, .. } = opened;
+        (self.connection, self.identity, self.head) = (connection, identity, head);
+        self.is_read_only = false;
     }
 
     /// That the file is where it was opened: what is written to one that nobody finds is lost.
@@ -181,12 +200,8 @@ impl Store {
                 .map_err(|source| StoreError::from_sqlite("close", &self.path, source))?;
             self.set_aside = Some(move_aside(&self.path, stamp)?);
         }
-        let Opened { connection, identity, .. } = open_file(&self.path)?;
-        let head =
-            Head::read(&connection).map_err(|source| StoreError::from_sqlite("read", &self.path, source))?;
-        let became = self.set_aside.take().unwrap_or_default();
-        (self.connection, self.identity, self.head) = (connection, identity, head);
-        Ok(became)
+        self.use_file(open_file(&self.path)?);
+        Ok(self.set_aside.take().unwrap_or_default())
     }
 
     /// Takes off the record what `keep` does not keep at `now`, the oldest first, a bounded part of it.
@@ -194,6 +209,7 @@ impl Store {
     /// # Errors
     /// Nothing was taken off.
     pub fn prune(&mut self, keep: &Keep, now: Wall) -> Result<Pruned, StoreError> {
+        self.make_writable()?;
         let failed = |source| StoreError::from_sqlite("prune", &self.path, source);
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
@@ -304,7 +320,16 @@ fn connect(path: &Path, locking_mode: &str) -> Result<(Connection, Option<Migrat
 struct Opened {
     connection: Connection,
     identity: (u64, u64),
+    head: Head,
     migrated: Option<Migrated>,
+}
+
+impl Opened {
+    fn new(path: &Path, connection: Connection, migrated: Option<Migrated>) -> Result<Opened, StoreError> {
+        let identity = identity(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
+        let head = Head::read(&connection).map_err(|source| StoreError::from_sqlite("read", path, source))?;
+        Ok(Opened { connection, identity, head, migrated })
+    }
 }
 
 /// Opens the file at `path`, and makes it where there is none.
@@ -320,7 +345,16 @@ fn open_file(path: &Path) -> Result<Opened, StoreError> {
         Err(StoreError::Full { .. }) => connect(path, "EXCLUSIVE")?,
         connected => connected?,
     };
-    Ok(Opened { connection, identity: identity(path).map_err(io)?, migrated })
+    Opened::new(path, connection, migrated)
+}
+
+/// Opens the file at `path` as it is.
+fn open_for_reading(path: &Path) -> Result<Opened, StoreError> {
+    let failed = |source| StoreError::from_sqlite("read", path, source);
+    let connection = archive::connect(path).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    schema::check(&connection, path)?;
+    Opened::new(path, connection, None)
 }
 
 /// Device and number of the file at `path`.

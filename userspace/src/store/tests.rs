@@ -446,15 +446,26 @@ fn a_full_disk_loses_nothing_that_is_written_again() {
 }
 
 #[test]
-fn a_read_only_file_system_is_said() {
+fn on_a_read_only_file_system_it_is_read_and_written_later() {
     with_tmpfs("size=4m", |directory| {
-        drop(Store::open(directory).unwrap());
-        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(Some("test"), directory, Some("tmpfs"), read_only, None::<&str>).unwrap();
-        let error = Store::open(directory).unwrap_err();
-        assert!(
-            matches!(&error, StoreError::File { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
-        );
+        let first = block("192.0.2.1", 1000);
+        let mut store = Store::open(directory).unwrap();
+        store.write(&[blocked(&first)]).unwrap();
+        let head = store.head();
+        drop(store);
+        let remount = |flags| {
+            mount(Some("test"), directory, Some("tmpfs"), MsFlags::MS_REMOUNT | flags, None::<&str>).unwrap();
+        };
+        remount(MsFlags::MS_RDONLY);
+        let mut store = Store::open(directory).unwrap();
+        assert_eq!((store.in_force(&now()).unwrap().len(), store.head()), (1, head));
+        let writes = [blocked(&block("192.0.2.2", 1000))];
+        let error = store.write(&writes).unwrap_err();
+        assert!(error.is_read_only(), "{error}");
+        assert!(store.prune(&Keep::default(), now().wall).is_err());
+        remount(MsFlags::empty());
+        store.write(&writes).unwrap();
+        assert_eq!(store.in_force(&now()).unwrap().len(), 2);
     });
 }
 
