@@ -16,22 +16,35 @@ const EVIDENCE: usize = 4096;
 /// The document, on one line. None for records that tell of nothing new.
 pub(super) fn line(change: &Changed) -> Option<String> {
     let of = Columns(&change.columns);
-    // What is alike for opened and closed ones, and what the types say of them: ECS' own words.
-    let (kind, types, outcome) = match change.kind.as_str() {
-        "incident.opened" => ("alert", ["denied", "start"].as_slice(), "success"),
-        "incident.extended" | "incident.resumed" => ("alert", ["denied", "info"].as_slice(), "success"),
-        "incident.rests" => ("event", ["info"].as_slice(), "success"),
-        "incident.ended" => ("event", ["end"].as_slice(), "success"),
-        "incident.refused" => ("alert", ["allowed"].as_slice(), "failure"),
-        "incident.failed" => ("alert", ["info"].as_slice(), "failure"),
+    let runs = of.text("action") == Some("run");
+    let (types, outcome) = match change.kind.as_str() {
+        // A command denies nothing.
+        "incident.opened" | "incident.extended" if runs => (["info"].as_slice(), Some("success")),
+        "incident.opened" => (["denied", "start"].as_slice(), Some("success")),
+        "incident.extended" | "incident.resumed" => (["denied"].as_slice(), Some("success")),
+        "incident.rests" => (["info"].as_slice(), None),
+        "incident.ended" => (["end"].as_slice(), Some("success")),
+        "incident.refused" | "incident.failed" => (["allowed"].as_slice(), Some("failure")),
         _ => return None,
     };
-    let outcome = if of.text("outcome") == Some("failed") { "failure" } else { outcome };
+    let outcome = if of.text("outcome") == Some("failed") { Some("failure") } else { outcome };
+    let ruleset = match of.text("origin") {
+        Some("rule") => Some("xdpban"),
+        Some("wazuh") => Some("wazuh"),
+        _ => None,
+    };
+    // An alert is what a rule has found.
+    let tells_of_a_match = matches!(
+        change.kind.as_str(),
+        "incident.opened" | "incident.extended" | "incident.refused" | "incident.failed"
+    );
+    let kind = if ruleset.is_some() && tells_of_a_match { "alert" } else { "event" };
     let (start, end) = (of.integer("first_seen"), of.integer("outcome_at"));
     let target = of.text("target")?;
     let address = target.parse::<Target>().ok().filter(Target::is_exact).map(|target| target.to_string());
     let users = of.texts("users");
     let host = host::name();
+    let number = |name: &str| of.integer(name).map(|number| number.to_string());
     let mut document = json!({
         "@timestamp": rfc3339_micros(change.at),
         "ecs": { "version": "8.17.0" },
@@ -61,9 +74,10 @@ pub(super) fn line(change: &Changed) -> Option<String> {
             "bytes": of.integer("dropped_bytes"),
         },
         "rule": {
-            "id": of.integer("rule_id").map(|id| id.to_string()),
+            "id": number("rule_id"),
             "name": of.text("rule_description"),
-            "ruleset": of.integer("rule_id").and(of.text("origin")),
+            "description": of.text("rule_description"),
+            "ruleset": of.integer("rule_id").and(ruleset),
         },
         "user": { "name": users.first() },
         "related": { "ip": address.as_ref().map(|address| [address]), "user": users, "hosts": host.as_ref().map(|host| [host]) },
@@ -75,20 +89,21 @@ pub(super) fn line(change: &Changed) -> Option<String> {
             "hostname": host,
         },
         "host": { "name": host, "hostname": host },
+        // All labels are keywords.
         "labels": {
-            "incident": change.incident,
+            "incident": change.incident.to_string(),
             "record_hash": change.hash,
             "action": of.text("action"),
             "command": of.text("command"),
             "origin": of.text("origin"),
             "outcome": of.text("outcome"),
-            "attempts": of.integer("attempts"),
-            "offences": of.integer("offences"),
-            "timeout_s": of.integer("timeout_us").map(|micros| micros / 1_000_000),
+            "attempts": number("attempts"),
+            "offences": number("offences"),
+            "timeout_s": of.integer("timeout_us").map(|micros| (micros / 1_000_000).to_string()),
             "expires_at": of.integer("expires_at").map(|at| rfc3339_micros(Wall(at))),
-            "line_to_block_us": of.integer("line_to_block_us"),
-            "uid": of.integer("uid"),
-            "outcome_uid": of.integer("outcome_uid"),
+            "line_to_block_us": number("line_to_block_us"),
+            "uid": number("uid"),
+            "outcome_uid": number("outcome_uid"),
         },
     });
     without_nulls(&mut document);
@@ -176,3 +191,6 @@ fn without_nulls(value: &mut Value) {
         fields.retain(|_, value| !value.is_null() && !value.as_object().is_some_and(Map::is_empty));
     }
 }
+
+#[cfg(test)]
+mod tests;
