@@ -29,6 +29,7 @@ mod incidents;
 mod line_clock;
 mod list;
 mod logtest;
+mod progress;
 mod replay;
 mod report;
 mod show;

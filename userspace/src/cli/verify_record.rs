@@ -1,23 +1,52 @@
 //! `xdpban verify-record`
 
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
 use serde_json::json;
 use xdpban_engine::time::Wall;
 
+use super::progress::Progress;
 use super::table::{BAD, GOOD, STRONG, printable, styled};
 use super::{CliError, print, print_json};
 use crate::clock;
 use crate::config::Paths;
 use crate::human;
-use crate::store::{Archive, Fault, Head, Verified};
+use crate::store::{Archive, Fault, Head, StoreError, Verified};
+
+/// How often to look how far it is.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) fn run(paths: &Paths, kept: &[Head], json: bool) -> Result<(), CliError> {
-    let verified = Archive::open(&paths.state)?.verify(kept)?;
+    let verified = verify(&Archive::open(&paths.state)?, kept)?;
     if json {
         print_json(&document(&verified))?;
     } else {
         print(&text(&verified))?;
     }
     if verified.faults.is_empty() { Ok(()) } else { Err(CliError::Told) }
+}
+
+/// Verifies the record, and shows how far that is where anybody sees it.
+fn verify(archive: &Archive, kept: &[Head]) -> Result<Verified, StoreError> {
+    if !Progress::is_seen() {
+        return archive.verify(kept);
+    }
+    let (total, taken) = (archive.steps()?, archive.steps_taken());
+    let (end, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut progress = Progress::new(Some(total), "step");
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                let taken = taken.load(Ordering::Relaxed);
+                progress.update(taken, taken);
+            }
+        });
+        let verified = archive.verify(kept);
+        drop(end);
+        verified
+    })
 }
 
 fn text(verified: &Verified) -> String {

@@ -1,6 +1,8 @@
 //! The store as others read it: without the controller, or beside a running one, and without changing anything.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -18,6 +20,8 @@ use super::{BUSY_TIMEOUT, FILE, StoreError, schema};
 pub struct Archive {
     pub(super) connection: Connection,
     path: PathBuf,
+    /// How far checking the record is, counted by all threads that do it.
+    pub(super) steps_taken: Arc<AtomicU64>,
 }
 
 /// A record.
@@ -80,7 +84,7 @@ impl Archive {
 
     /// Opens the same file again, for another thread. It may be as it stands now.
     pub(super) fn again(&self) -> Result<Archive, StoreError> {
-        Archive::read(self.path.clone())
+        Ok(Archive { steps_taken: self.steps_taken(), ..Archive::read(self.path.clone())? })
     }
 
     fn read(path: PathBuf) -> Result<Archive, StoreError> {
@@ -95,7 +99,7 @@ impl Archive {
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         schema::check(&connection, &path)?;
         connection.execute_batch("BEGIN").map_err(failed)?;
-        Ok(Archive { connection, path })
+        Ok(Archive { connection, path, steps_taken: Arc::default() })
     }
 
     /// Where the file is.

@@ -5,6 +5,8 @@
 //! and one incident in memory, however many there are.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::ScopedJoinHandle;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -94,6 +96,23 @@ impl Archive {
         }
     }
 
+    /// How many steps it takes to check all of the record: one for each record and each incident.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn steps(&self) -> Result<u64, StoreError> {
+        // The numbers of records have no gaps, and to count them would take long.
+        let count = "SELECT ifnull((SELECT max(seq) FROM records) + 1 - (SELECT min(seq) FROM records), 0)
+                + (SELECT count(*) FROM incidents)";
+        let steps = self.connection.query_row(count, [], |row| row.get::<_, i64>(0));
+        steps.map(i64::unsigned_abs).map_err(|source| self.unread(source))
+    }
+
+    /// How many of these steps have been taken: others can look at it meanwhile.
+    pub fn steps_taken(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.steps_taken)
+    }
+
     fn check(&self, begin: Begin) -> Result<Verified, StoreError> {
         let unread = |source| self.unread(source);
         let head = self.head()?;
@@ -103,10 +122,10 @@ impl Archive {
         let (chain, earlier, later) = std::thread::scope(|scope| {
             let chain = scope.spawn(move || {
                 let mut chain = Verified::default();
-                chain.chain(&for_chain.connection, begin, head).map(|()| chain)
+                chain.chain(&for_chain, begin, head).map(|()| chain)
             });
-            let later = scope.spawn(move || Verified::of_incidents(&for_later.connection, later));
-            let earlier = Verified::of_incidents(&self.connection, earlier);
+            let later = scope.spawn(move || Verified::of_incidents(&for_later, later));
+            let earlier = Verified::of_incidents(self, earlier);
             (joined(chain), earlier, joined(later))
         });
         let mut verified = chain.map_err(unread)?;
@@ -213,7 +232,8 @@ impl Verified {
     }
 
     /// Checks that records follow from each other, up to `head`.
-    fn chain(&mut self, connection: &Connection, begin: Begin, head: Head) -> rusqlite::Result<()> {
+    fn chain(&mut self, archive: &Archive, begin: Begin, head: Head) -> rusqlite::Result<()> {
+        let Archive { connection, steps_taken, .. } = archive;
         // The controller may have pruned the log since.
         let pruned = prune::latest(connection)?.filter(|pruned| pruned.seq > begin.after.seq);
         let mut last = pruned.unwrap_or(begin.after);
@@ -226,6 +246,7 @@ impl Verified {
             let (seq, at, incident, hash) = (row.get(0)?, Wall(row.get(1)?), row.get(3)?, row.get(5)?);
             let (kind, body) = (row.get_ref(2)?.as_str()?, row.get_ref(4)?.as_str()?);
             self.records += 1;
+            steps_taken.fetch_add(1, Ordering::Relaxed);
             if seq != last.seq + 1 {
                 let what = match seq - last.seq - 1 {
                     1 => format!("record {} is missing before it", last.seq + 1),
@@ -283,14 +304,15 @@ impl Verified {
         Ok(())
     }
 
-    fn of_incidents(connection: &Connection, numbers: (i64, i64)) -> rusqlite::Result<Verified> {
+    fn of_incidents(archive: &Archive, numbers: (i64, i64)) -> rusqlite::Result<Verified> {
         let mut verified = Verified::default();
-        verified.incidents(connection, numbers).map(|()| verified)
+        verified.incidents(archive, numbers).map(|()| verified)
     }
 
     /// Compares each incident with a number from `first` to `last` with what its records say of it: both stand in the order of
     /// their numbers.
-    fn incidents(&mut self, connection: &Connection, (first, last): (i64, i64)) -> rusqlite::Result<()> {
+    fn incidents(&mut self, archive: &Archive, (first, last): (i64, i64)) -> rusqlite::Result<()> {
+        let Archive { connection, steps_taken, .. } = archive;
         let mut statement =
             connection.prepare("SELECT * FROM incidents WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
         let mut table = Table::of(&statement);
@@ -301,6 +323,7 @@ impl Verified {
         let mut histories = Histories::new(history.query([first, last])?)?;
         while let Some(row) = rows.next()? {
             self.incidents += 1;
+            steps_taken.fetch_add(1, Ordering::Relaxed);
             let id: i64 = row.get(0)?;
             while let Some(incident) = histories.incident()
                 && incident < id

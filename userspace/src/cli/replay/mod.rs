@@ -15,10 +15,10 @@ use xdpban_engine::{Applied, Engine};
 
 use self::input::{BytesRead, Input};
 use self::lines::Lines;
-use self::progress::Progress;
 use self::report::{FileRead, Gathered, Report};
 use super::args;
 use super::line_clock::LineClock;
+use super::progress::Progress;
 use super::{CliError, print, print_json};
 use crate::clock;
 use crate::config::Config;
@@ -27,7 +27,6 @@ use crate::source::JournalEntry;
 
 mod input;
 mod lines;
-mod progress;
 mod report;
 mod text;
 mod users;
@@ -57,7 +56,7 @@ fn replay(config: Config, args: &args::Replay) -> Result<Report, CliError> {
     };
 
     let started = Instant::now();
-    let mut progress = Progress::new(inputs.iter().map(|input| input.size).sum());
+    let mut progress = Progress::new(inputs.iter().map(|input| input.size).sum(), "line");
     let (mut files, mut cut) = (Vec::new(), 0);
     for Input { name, reader, now, .. } in inputs {
         let before = past.lines;

@@ -1,5 +1,7 @@
 //! The log, its chain, and its end.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 use crate::store::ran::Step;
 
@@ -63,6 +65,20 @@ fn after(sql: &str) -> Vec<(Option<i64>, Option<i64>, String)> {
     Connection::open(store.path()).unwrap().execute_batch(sql).unwrap();
     let faults = verify(&store).faults;
     faults.into_iter().map(|fault| (fault.seq, fault.incident, fault.what)).collect()
+}
+
+#[test]
+fn checking_says_how_far_it_is() {
+    let (directory, _store) = filled();
+    let archive = Archive::open(directory.path()).unwrap();
+    let taken = archive.steps_taken();
+    assert_eq!(taken.load(Ordering::Relaxed), 0);
+    let verified = archive.verify(&[]).unwrap();
+    let steps = verified.records + verified.incidents;
+    assert_eq!((archive.steps().unwrap(), taken.load(Ordering::Relaxed)), (steps, steps));
+    let empty = tempfile::tempdir().unwrap();
+    Store::open(empty.path()).unwrap();
+    assert_eq!(Archive::open(empty.path()).unwrap().steps().unwrap(), 0);
 }
 
 #[test]
