@@ -135,11 +135,11 @@ impl Daemon {
                 "{given_up} records were given up, because the store could not be written for long"
             ));
         }
-        health.extend(self.stream_troubles.values().cloned());
+        health.extend(self.streams.troubles().cloned());
         health.extend(self.reload_trouble.clone());
         health.extend((!self.enforcing()).then(|| NOT_ENFORCED.to_owned()));
         health.extend(self.trial_health());
-        health.extend(self.host_trouble.clone());
+        health.extend(self.host.trouble().cloned());
         if self.tampered > 0 {
             health.push(format!(
                 "someone else changed {} in the kernel's tables since the start; they were mended, and the log names them",

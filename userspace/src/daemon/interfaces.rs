@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use xdpban_engine::time::Mono;
 
+use super::Daemon;
+use crate::clock;
 use crate::config::{Config, Mode, Selector};
 use crate::control::wire;
 use crate::error::chain;
@@ -227,6 +229,13 @@ impl Interfaces {
     /// How each stands.
     pub(super) fn status(&self) -> Vec<wire::Interface> {
         self.guarded.iter().map(Guarded::status).collect()
+    }
+}
+
+impl Daemon {
+    /// Keeps the gate where the configuration wants it.
+    pub(super) fn keep_guard(&mut self) {
+        self.interfaces.keep(&mut self.gate, &self.config, clock::now().mono);
     }
 }
 

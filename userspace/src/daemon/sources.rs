@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::Read;
+use super::batch::Read;
 use crate::config::SourceConfig;
 use crate::control::wire;
 use crate::human;

@@ -1,6 +1,6 @@
 //! Starting the controller: everything is opened, checked and said before the first line is read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,16 +17,19 @@ use xdpban_engine::{Engine, Login, Offender};
 
 use super::allow::Allowlist;
 use super::carry_out::Cause;
+use super::host::Host;
 use super::interfaces::Interfaces;
 use super::sources::Sources;
+use super::streams::Streams;
+use super::tick::{self, Rate, is_sshd};
 use super::trial::Trial;
-use super::{CALLS, Daemon, HEALTH, Options, REPORTS, Rate, SAID, Signals, notify};
+use super::{CALLS, Daemon, HEALTH, Options, REPORTS, Signals, notify};
 use crate::clock;
 use crate::config::{Config, Selector, SourceConfig};
 use crate::control::server::{Server, ServerError};
 use crate::error::chain;
 use crate::gate::{self, Entry, Gate, GateError, PacketLog};
-use crate::host::{self, HostError};
+use crate::host::HostError;
 use crate::human;
 use crate::run::Runner;
 use crate::source::{self, Position};
@@ -76,8 +79,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     let (mut store, kept, set_aside) = open_store(&config)?;
     let migrated = store.migrated();
     let signals = Signals::listen().map_err(io("listen for signals"))?;
-    let watcher = host::Watcher::new()?;
-    let addresses = host::addresses()?;
+    let host = Host::watch()?;
     let mut gate = Gate::open(&gate::Options {
         pins: config.paths.pins.clone(),
         blocks: config.policy.limits.blocks,
@@ -91,7 +93,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     gate.set_allow(&[config.policy.allow.clone(), allowlist.networks()].concat())?;
     let mut engine = Engine::new(config.policy.clone());
     engine.set_allowed_by_hand(allowlist.networks());
-    engine.set_host(&addresses);
+    engine.set_host(host.addresses());
     let (in_force, ended) = in_force(kept.in_force, &gate, kept.on_trial, &now);
     engine.restore(in_force, kept.offenders, now);
     engine.restore_runs(super::commands::standing(kept.commands, &config.paths.state, &now), now);
@@ -103,7 +105,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
         let pid = login.pid.filter(|_| login.at >= boot);
         engine.restore_login(&Login { pid, ..login }, now);
     }
-    engine.retain_sessions(super::is_sshd);
+    engine.retain_sessions(is_sshd);
 
     let trial = options.trial.map(|length| Trial::new(length, &now));
     if let Some(length) = options.trial {
@@ -127,21 +129,17 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
         sources,
         store: Writer::start(store, keep(&config), tell(health_sender))
             .map_err(io("start the thread of the store"))?,
-        streams: Vec::new(),
-        said: mpsc::channel(SAID),
-        stream_troubles: BTreeMap::new(),
+        streams: Streams::new(),
         counted: HashMap::new(),
         writes: ended,
         set_aside,
         store_trouble: None,
         reload_trouble: None,
-        host_trouble: None,
         unblocking: VecDeque::new(),
         comparison: None,
         tampered: 0,
         said_full: BTreeSet::new(),
-        host: Some(watcher),
-        addresses,
+        host,
         reports,
         calls,
         health,
@@ -151,7 +149,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
         packet_log: packet_log.map(|log| tokio::spawn(follow(log))),
         answers: JoinSet::new(),
         signals,
-        tick: super::interval(),
+        tick: tick::interval(),
         ticks: 0,
         started: now.mono,
         rate: Rate::default(),
@@ -261,9 +259,10 @@ impl Daemon {
                 never.push(format!("{what} {}", addresses.join(", ")));
             }
         };
-        name("this host's", &self.addresses.own);
-        name("the default gateway", &self.addresses.gateways);
-        name("the name servers", &self.addresses.name_servers);
+        let host = self.host.addresses();
+        name("this host's", &host.own);
+        name("the default gateway", &host.gateways);
+        name("the name servers", &host.name_servers);
         if !config.policy.allow.is_empty() {
             let allow: Vec<String> = config.policy.allow.iter().map(ToString::to_string).collect();
             never.push(format!("the allowlist {}", allow.join(", ")));
