@@ -400,17 +400,14 @@ impl Enforcer {
             self.offenders.restore(target, offender, now);
         }
         let mut kept = Vec::with_capacity(blocks.len());
-        for mut block in blocks {
-            let (created, expires) = (block.created, block.expires);
-            if let Some(expiry) = expires {
-                // The monotonic clock may have begun anew since; and a wall clock that was set back must not make a block
-                // longer than it ever was.
-                let left = expiry.wall.since(now.wall).min(expiry.wall.since(created));
-                if left.is_zero() {
-                    self.over(block, End::Expired, None);
-                    continue;
-                }
-                Arc::make_mut(&mut block).expires = Some(self::expiry(now, left));
+        for block in blocks {
+            if is_over(&block, now.mono) {
+                self.over(block, End::Expired, None);
+                continue;
+            }
+            if block.origin.is_by_rule() {
+                let until = block.expires.map_or(now.mono, |expiry| expiry.mono);
+                self.offenders.standing(block.target, block.offences, until.into());
             }
             match self.guard.check(&block.target) {
                 Some(protection) => self.over(block, End::Protected, Some(protection.to_string().into())),

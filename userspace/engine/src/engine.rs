@@ -298,8 +298,8 @@ impl Engine {
         self.enforcer.applied(block, result, &now);
     }
 
-    /// Takes over what the store kept. Blocks go on with what is left of their time by the wall clock, and are to be put
-    /// into the gate as if they were new; those whose time is over end as [`End::Expired`].
+    /// Takes over what was kept. Blocks go on until their ends on the monotonic clock, and are to be put into the gate as
+    /// if they were new; those whose time is over end as [`End::Expired`].
     pub fn restore(&mut self, blocks: Vec<Arc<Block>>, offenders: Vec<(Target, Offender)>, now: Now) {
         self.enforcer.restore(blocks, offenders, &now);
     }

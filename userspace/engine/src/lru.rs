@@ -51,6 +51,11 @@ impl<K: Copy + Eq + Hash, V, S: BuildHasher + Default> Lru<K, V, S> {
         self.slots.len()
     }
 
+    /// Whether a further entry would make another give way.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= self.capacity
+    }
+
     /// How many entries gave way to others.
     pub(crate) fn forgotten(&self) -> u64 {
         self.forgotten

@@ -49,6 +49,16 @@ impl Offenders {
         self.insert(target, Known { offences: offender.offences, until });
     }
 
+    /// Sees to it that `target`, which is blocked for its `offences`th time until `until`, is known as such, if there is room:
+    /// what the store says of it may have been worked out by another clock.
+    pub(crate) fn standing(&mut self, target: Target, offences: u32, until: Moment) {
+        if let Some(known) = self.table.touch(&target) {
+            known.until = until;
+        } else if !self.table.is_full() {
+            self.insert(target, Known { offences, until });
+        }
+    }
+
     fn insert(&mut self, target: Target, known: Known) {
         self.table.insert(target, known);
         self.order.insert(target);

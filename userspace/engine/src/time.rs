@@ -79,6 +79,22 @@ impl Now {
         Expiry { mono, wall: self.wall_at(mono) }
     }
 
+    /// The end, on record as `at`, of what began at `began`: with what is left by the wall clock, since the monotonic clock begins
+    /// anew with each boot, and never with more than its whole time, since the wall clock may have been set back.
+    pub fn recorded_expiry(&self, began: Wall, at: Wall) -> Expiry {
+        let latest = self.mono.after(at.since(began));
+        Expiry { mono: self.mono_at(at).min(latest), wall: at }
+    }
+
+    /// The civil time of `expiry` as the wall clock stands, which may have been set since `expiry` was worked out.
+    pub fn wall_of(&self, expiry: Expiry) -> Wall {
+        /// What keeps a clock right moves it by less, and nobody wants to see that.
+        const SET: Duration = Duration::from_secs(1);
+        let wall = self.wall_at(expiry.mono);
+        let moved = wall.since(expiry.wall).max(expiry.wall.since(wall));
+        if moved > SET { wall } else { expiry.wall }
+    }
+
     /// The civil time of `mono`, by the present distance between the two clocks.
     pub fn wall_at(&self, mono: Mono) -> Wall {
         if mono >= self.mono {

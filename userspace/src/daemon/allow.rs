@@ -37,7 +37,7 @@ impl Allowlist {
     pub(super) fn new(kept: Vec<store::Allowed>, now: &Now) -> Allowlist {
         let networks =
             kept.into_iter().map(|store::Allowed { network, comment, added_at, expires_at, uid }| {
-                let expires = expires_at.map(|wall| Expiry { mono: now.mono_at(wall), wall });
+                let expires = expires_at.map(|at| now.recorded_expiry(added_at, at));
                 (network, Allowed { comment, added_at, expires, uid })
             });
         Allowlist { networks: networks.collect() }
@@ -148,7 +148,7 @@ impl Daemon {
             comment: allowed.comment.clone(),
             added_at: Some(clock::rfc3339(allowed.added_at)),
             uid: allowed.uid,
-            expires_at: allowed.expires.map(|expiry| clock::rfc3339(expiry.wall)),
+            expires_at: allowed.expires.map(|expiry| clock::rfc3339(now.wall_of(expiry))),
             expires_in_s: allowed.expires.map(|expiry| wire::seconds_up(expiry.mono.since(now.mono))),
         });
         config.chain(by_hand).collect()
@@ -225,5 +225,19 @@ mod tests {
         assert_eq!(list.expire(later(9)), []);
         assert_eq!(list.expire(later(10)), ["192.0.2.2".parse().unwrap()]);
         assert_eq!((list.next_due(), list.networks().len()), (None, 1));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_none_last_longer() {
+        let now = Now { mono: Mono(5), wall: Wall(0), utc_offset: 0 };
+        let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+        let kept = store::Allowed {
+            network: "192.0.2.1".parse().unwrap(),
+            comment: None,
+            added_at: now.wall.after(day),
+            expires_at: Some(now.wall.after(day + hour)),
+            uid: Some(0),
+        };
+        assert_eq!(Allowlist::new(vec![kept], &now).next_due(), Some(now.mono.after(hour)));
     }
 }

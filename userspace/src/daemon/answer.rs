@@ -488,7 +488,7 @@ fn entry(block: &Block, counted: Option<&Entry>, enforced: bool, now: &Now) -> w
         action: block.measure.action.name().to_owned(),
         measure: wire::Measure::of(block.measure),
         enforced,
-        expires_at: block.expires.map(|expiry| clock::rfc3339(expiry.wall)),
+        expires_at: block.expires.map(|expiry| clock::rfc3339(now.wall_of(expiry))),
         expires_in_s: block.expires.map(|expiry| wire::seconds_up(expiry.mono.since(now.mono))),
         created_at: Some(clock::rfc3339(block.created)),
         rule: block.rule.as_ref().map(wire::Rule::from),

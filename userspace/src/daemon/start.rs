@@ -386,7 +386,7 @@ fn in_force(
             Some(entry) => {
                 let standing = Arc::make_mut(&mut block);
                 if !on_trial {
-                    standing.expires = expiry(&entry, now);
+                    standing.expires = expiry_in_gate(&entry, standing.expires, now);
                 }
                 standing.measure = entry.measure;
                 blocks.push(block);
@@ -415,7 +415,7 @@ fn adopted(target: Target, entry: &Entry, now: &Now) -> Block {
     Block {
         target,
         created: now.wall,
-        expires: expiry(entry, now),
+        expires: expiry_in_gate(entry, None, now),
         measure: entry.measure,
         rule: None,
         reason: "found in the gate; the store has no record of it".into(),
@@ -446,8 +446,11 @@ fn rests(block: &Block, strictest: &HashMap<Target, Strictness>) -> bool {
     !block.measure.stops_everything() && networks.into_iter().any(stricter)
 }
 
-fn expiry(entry: &Entry, now: &Now) -> Option<Expiry> {
-    entry.deadline().map(|deadline| now.expiry(deadline))
+/// When `entry` ends. By a clock that was set back since, that may be before it began, and is as it is on record.
+fn expiry_in_gate(entry: &Entry, recorded: Option<Expiry>, now: &Now) -> Option<Expiry> {
+    let mono = entry.deadline()?;
+    let Some(Expiry { wall, .. }) = recorded else { return Some(now.expiry(mono)) };
+    Some(Expiry { mono, wall: now.wall_of(Expiry { mono, wall }).max(wall) })
 }
 
 /// The end of a block that the store holds for live and the gate does not have: the controller was killed before it was

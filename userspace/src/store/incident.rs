@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::Row;
 use rusqlite::types::Type;
-use xdpban_engine::change::{Block, Expiry, Origin};
+use xdpban_engine::change::{Block, Origin};
 use xdpban_engine::measure::Measure;
 use xdpban_engine::rules::{RuleId, RuleRef};
 use xdpban_engine::target::Target;
@@ -133,13 +133,12 @@ pub(super) const COLUMNS: &str =
 pub(super) const BEHIND: usize = 29;
 
 impl Incident {
-    /// The block that it is, while it is in force. The monotonic expiry is what the wall clock's is by `now`, since that
-    /// clock begins anew with each boot.
+    /// The block that it is, while it is in force, with its end as of [`Now::recorded_expiry`].
     pub(super) fn into_block(self, now: &Now) -> Block {
         Block {
             target: self.target,
             created: self.first_seen,
-            expires: self.expires_at.map(|wall| Expiry { mono: now.mono_at(wall), wall }),
+            expires: self.expires_at.map(|at| now.recorded_expiry(self.first_seen, at)),
             measure: self.measure,
             rule: self.rule,
             reason: self.reason,
@@ -164,8 +163,7 @@ pub(super) struct Said {
     reason: Arc<str>,
 }
 
-/// Reads a row of [`BLOCK_COLUMNS`]: a block, of an incident that is in force. Its monotonic expiry is what the wall clock's
-/// is by `now`, since that clock begins anew with each boot.
+/// Reads a row of [`BLOCK_COLUMNS`]: a block, of an incident that is in force, with its end as of [`Now::recorded_expiry`].
 pub(super) fn read_block(row: &Row<'_>, now: &Now, last: &mut Said) -> rusqlite::Result<Block> {
     match (row.get(4)?, row.get(5)?) {
         (Some(id), Some(level)) => {
@@ -181,10 +179,11 @@ pub(super) fn read_block(row: &Row<'_>, now: &Now, last: &mut Said) -> rusqlite:
     if *last.reason != *reason {
         last.reason = reason.into();
     }
+    let created = Wall(row.get(1)?);
     Ok(Block {
         target: target(row, 0)?,
-        created: Wall(row.get(1)?),
-        expires: wall(row, 2)?.map(|wall| Expiry { mono: now.mono_at(wall), wall }),
+        created,
+        expires: wall(row, 2)?.map(|at| now.recorded_expiry(created, at)),
         measure: measure_of(row, 3)?,
         rule: last.rule.clone(),
         reason: Arc::clone(&last.reason),

@@ -226,8 +226,8 @@ impl Store {
         self.head
     }
 
-    /// The blocks that were in force when the last controller ended, oldest first; some may be over by `now`. The
-    /// monotonic expiry is what the wall clock's is by `now`, since that clock begins anew with each boot.
+    /// The blocks that were in force when the last controller ended, oldest first; some may be over by `now`. Their ends are as
+    /// of [`Now::recorded_expiry`].
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.

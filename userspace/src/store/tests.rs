@@ -104,6 +104,13 @@ fn a_block_comes_back_as_it_was() {
     let rebooted = Now { mono: Mono(1), wall: wall(40), utc_offset: 0 };
     let expires = store.in_force(&rebooted).unwrap()[0].expires.unwrap();
     assert_eq!(expires, Expiry { mono: Mono(60_000_000_001), wall: wall(100) });
+    let set_back = Now { wall: wall(-86_400), ..rebooted };
+    let expires = store.in_force(&set_back).unwrap()[0].expires.unwrap();
+    assert_eq!(
+        expires,
+        Expiry { mono: Mono(100_000_000_001), wall: wall(100) },
+        "no longer than it ever was"
+    );
     let Write::Position { key, position } = position(12) else { unreachable!() };
     assert_eq!(store.positions().unwrap(), HashMap::from([(key, position)]));
 }

@@ -685,6 +685,15 @@ fn blocks_that_are_over_count_for_nothing_however_many_are_due() {
     assert_eq!(lab.engine.blocks().count(), ended.len() + 2);
 }
 
+/// The blocks as the store has them.
+fn from_record(blocks: Vec<Arc<Block>>, now: &Now) -> Vec<Arc<Block>> {
+    let mut blocks = blocks;
+    for block in blocks.iter_mut().map(Arc::make_mut) {
+        block.expires = block.expires.map(|expiry| now.recorded_expiry(block.created, expiry.wall));
+    }
+    blocks
+}
+
 #[test]
 fn the_store_gives_back_what_is_still_in_force() {
     let mut before = Lab::new(policy());
@@ -699,6 +708,7 @@ fn the_store_gives_back_what_is_still_in_force() {
     lab.pass(200 * SECOND);
     // The host was booted meanwhile.
     lab.now.mono = Mono(5);
+    let blocks = from_record(blocks, &lab.now);
     let offender = Offender { offences: 1, until: lab.now.wall.after(400 * SECOND) };
     lab.engine.restore(blocks, vec![(target(B), offender)], lab.now);
     let changes = lab.changes();
@@ -749,8 +759,32 @@ fn a_clock_that_was_set_back_makes_no_block_longer() {
     let blocks = before.engine.blocks().cloned().collect();
     let mut lab = Lab::new(policy());
     lab.now.wall = before.now.wall.before(DAY);
-    lab.engine.restore(blocks, Vec::new(), lab.now);
+    lab.engine.restore(from_record(blocks, &lab.now), Vec::new(), lab.now);
     assert_eq!(lab.engine.poll_timeout(), Some(lab.now.mono.after(100 * SECOND)));
+}
+
+#[test]
+fn what_stands_in_the_gate_keeps_its_end_whatever_the_clock_says_at_a_start() {
+    for forward in [true, false] {
+        let mut before = Lab::new(policy());
+        before.attempt(EventKind::MaxAttemptsExceeded, A);
+        let blocks = before.engine.blocks().cloned().collect();
+        let mut lab = Lab::new(policy());
+        lab.now = before.now;
+        lab.pass(4 * MINUTE);
+        lab.now.wall = if forward { lab.now.wall.after(2 * DAY) } else { lab.now.wall.before(DAY) };
+        // What the store has was worked out by the clock as it was.
+        let offender = Offender { offences: 1, until: before.now.wall.after(10 * MINUTE) };
+        lab.engine.restore(blocks, vec![(target(A), offender)], lab.now);
+        lab.changes();
+        assert_eq!(lab.engine.poll_timeout(), Some(lab.now.mono.after(6 * MINUTE)), "forward: {forward}");
+        lab.pass(6 * MINUTE + DAY);
+        lab.engine.handle_timeout(lab.now);
+        lab.changes();
+        let again = lab.attempt(EventKind::MaxAttemptsExceeded, A).decision;
+        assert_eq!(again, blocks_for(A, HOUR), "forward: {forward}, its second offence");
+        lab.changes();
+    }
 }
 
 #[test]
