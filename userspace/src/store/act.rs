@@ -184,10 +184,11 @@ pub(super) fn last_settings(connection: &Connection) -> rusqlite::Result<Option<
     struct Body {
         settings: Vec<String>,
     }
-    // By the index of acts alone: there are many more records of incidents.
-    let find = "SELECT body FROM records
-         WHERE incident IS NULL AND kind IN ('config.read', 'config.changed') ORDER BY at DESC, seq DESC LIMIT 1";
-    let body: Option<String> = connection.query_row(find, [], |row| row.get(0)).optional()?;
+    // By the index of acts alone, since there are many more records of incidents, and by the order in which they were written,
+    // which a clock that is set cannot change.
+    let find = "SELECT body, max(seq) FROM records INDEXED BY records_by_time
+         WHERE incident IS NULL AND kind IN ('config.read', 'config.changed')";
+    let body: Option<String> = connection.query_row(find, [], |row| row.get(0))?;
     // One that cannot be read has been tampered with, and is for `verify-record` to tell of.
     Ok(body.and_then(|body| serde_json::from_str::<Body>(&body).ok()).map(|body| body.settings))
 }

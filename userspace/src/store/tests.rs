@@ -237,6 +237,34 @@ fn a_trial_without_an_end_is_known_by_the_next_start() {
 }
 
 #[test]
+fn the_last_settings_are_the_last_also_by_a_clock_that_was_set_back() {
+    let (_directory, mut store) = store();
+    for (at, setting) in [(0, "first"), (86_400, "then"), (60, "last")] {
+        let settings = vec![setting.to_owned()];
+        let (file, digest, changes) = (None, String::new(), Vec::new());
+        let act = Act::Config { start: true, file, digest, changes, settings };
+        store.write(&[Write::Act { at: wall(at), uid: None, act }]).unwrap();
+    }
+    assert_eq!(store.last_settings().unwrap(), Some(vec!["last".to_owned()]));
+}
+
+#[test]
+fn nothing_expires_before_it_began() {
+    let (_directory, mut store) = store();
+    for (set_to, until) in [(-86_400, -86_400), (90_000, 30)] {
+        let block = block("203.0.113.7", 30);
+        let at = wall(set_to);
+        let (end, reason) = (End::Expired, None);
+        let ended =
+            Write::Ended { block: block.clone().into(), end, at, packets: 0, bytes: 0, reason, uid: None };
+        store.write(&[blocked(&block), ended]).unwrap();
+        assert_eq!(store.incidents(&all(1)).unwrap()[0].outcome_at, Some(wall(30)));
+        // Offenders are forgotten by the clock as it is.
+        assert_eq!(store.offenders(wall(-90_000)).unwrap()[0].until, wall(until));
+    }
+}
+
+#[test]
 fn every_end_is_an_outcome_with_its_reason() {
     let (_directory, mut store) = store();
     let ends = [End::Expired, End::Lifted, End::Evicted, End::Protected, End::Failed];

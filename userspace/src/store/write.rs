@@ -179,10 +179,12 @@ impl Write {
             }
             Write::Resumed { block, at, from } => resumed(ledger, block, *at, *from),
             Write::Ended { block, end, at, packets, bytes, reason, uid } => {
+                let noticed = *at;
                 let at = match (end, block.expires) {
-                    // It may be noticed long after: nobody looked while the controller was down.
-                    (End::Expired, Some(expiry)) => expiry.wall.min(*at),
-                    _ => *at,
+                    // It may be noticed long after, since nobody looked while the controller was down, or by a clock that was
+                    // set meanwhile.
+                    (End::Expired, Some(expiry)) => expiry.wall.max(block.created),
+                    _ => noticed,
                 };
                 let (outcome, why) = outcome(*end);
                 let close = Close { outcome, at, reason: reason.as_deref().or(why), uid: *uid };
@@ -198,7 +200,7 @@ impl Write {
                         closed(ledger, kind, block, &close)?;
                     }
                 }
-                ended(connection, block, *end, at)
+                ended(connection, block, *end, at.min(noticed))
             }
             Write::Refused { refused, at } => {
                 let reason = refused.because.to_string();
