@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 use xdpban_engine::time::Wall;
@@ -48,8 +49,8 @@ pub fn gather(directory: &Path, asked: &Asked<'_>) -> Result<Report, StoreError>
         (summed_up, verified)
     });
     let (tally, happened) = summed_up?;
-    let record = record(&archive, happened.of_record, &verified?)?;
     let Asked { period, host, by, now, name_of, .. } = asked;
+    let record = record(&archive, happened.of_record, &verified?, *now)?;
     let Tallied { totals, outcomes, timeline, response_times, sources, users, rules, unanswered, incidents } =
         tally.finish(name_of);
     Ok(Report {
@@ -155,7 +156,12 @@ impl Happened {
     }
 }
 
-fn record(archive: &Archive, events: Listing<Event>, verified: &Verified) -> Result<Record, StoreError> {
+fn record(
+    archive: &Archive,
+    events: Listing<Event>,
+    verified: &Verified,
+    now: Wall,
+) -> Result<Record, StoreError> {
     let finding = match verified.faults.first() {
         None => sound(verified),
         Some(fault) => {
@@ -168,6 +174,15 @@ fn record(archive: &Archive, events: Listing<Event>, verified: &Verified) -> Res
             cut(&format!("NOT INTACT, see xdpban verify-record: {of}{}", fault.what)) + &more
         }
     };
+    let finding = match ahead(archive, now)? {
+        0 => finding,
+        count => format!(
+            "{finding}; {} on record {} ahead of the clock, which must have been set back since: no report has them before \
+             their time has come, `xdpban incidents` does",
+            counted(count, "incident"),
+            if count == 1 { "bears a time" } else { "bear times" }
+        ),
+    };
     Ok(Record {
         path: archive.path().display().to_string(),
         verified: verified.faults.is_empty(),
@@ -177,6 +192,23 @@ fn record(archive: &Archive, events: Listing<Event>, verified: &Verified) -> Res
         oldest: archive.oldest()?,
         events,
     })
+}
+
+/// How many incidents on record began later than it can be by now. Some may have begun since the report was asked for.
+fn ahead(archive: &Archive, now: Wall) -> Result<u64, StoreError> {
+    const MEANWHILE: Duration = Duration::from_secs(60);
+    let query = IncidentQuery {
+        since: Some(now.after(MEANWHILE)),
+        without_evidence: true,
+        ..IncidentQuery::default()
+    };
+    let mut count = 0;
+    let counting = archive.each_incident(&query, |_| {
+        count += 1;
+        Ok::<_, Infallible>(())
+    });
+    counting.map_err(unread)?;
+    Ok(count)
 }
 
 /// What was checked, no more and no less, and found as it was written.

@@ -234,6 +234,21 @@ fn a_period_has_its_first_moment_and_not_its_end() {
 }
 
 #[test]
+fn what_bears_a_time_ahead_of_the_clock_is_told_of() {
+    let past = block("203.0.113.7", 3600);
+    // The clock was set back before the report, which is made on day 54.
+    let ahead = block("203.0.113.8", 56 * DAY);
+    for (blocks, told) in [(vec![&past], None), (vec![&past, &ahead], Some("1 incident on record bears"))] {
+        let writes: Vec<Write> = blocks.into_iter().map(|block| blocked(block, Duration::ZERO)).collect();
+        let report = reported(&record(&writes), "2026-10", "2026-12", 100);
+        assert_eq!(report.totals.incidents, 1);
+        let finding = &report.record.finding;
+        assert_eq!(told.is_some(), finding.contains("ahead of the clock"), "{finding}");
+        assert!(finding.contains(told.unwrap_or_default()), "{finding}");
+    }
+}
+
+#[test]
 fn an_empty_period_is_said_to_be_empty() {
     let record = record(&[]);
     let report = reported(&record, "2026-10", "2026-10", 100);
