@@ -27,15 +27,21 @@ use crate::syslog::Syslog;
 use crate::traffic::{self, Stream};
 use crate::{host, process};
 
+/// sshd on the host, and who logs in to it.
+#[derive(Debug)]
+struct Ssh {
+    client: Client,
+    _server: Sshd,
+}
+
 /// A guarded host with a real sshd, an attacker and a bystander. Several can stand side by side; dropping one ends every process in it
 /// and takes everything away.
 #[derive(Debug)]
 pub struct Lab {
     // Dropped in this order.
-    _sshd: Sshd,
+    ssh: Option<Ssh>,
     _syslog: Syslog,
     log: Arc<LogFile>,
-    client: Client,
     mounts: Namespace,
     network: Network,
     dir: TempDir,
@@ -49,6 +55,16 @@ impl Lab {
 
     /// As [`Lab::new`], with these further lines of sshd_config(5), which prevail over the lab's.
     pub fn with_sshd(lines: &str) -> Result<Lab> {
+        let mut lab = Lab::without_sshd()?;
+        let dir = lab.dir.path();
+        let client = Client::new(dir)?;
+        let server = Sshd::start(lab.network.of(Side::Host), &lab.mounts, dir, &lab.log, lines)?;
+        lab.ssh = Some(Ssh { client, _server: server });
+        Ok(lab)
+    }
+
+    /// As [`Lab::new`], for a machine that has no sshd and no ssh: nobody logs in, and what sshd would say is put into its log.
+    pub fn without_sshd() -> Result<Lab> {
         ensure!(geteuid().is_root(), "the lab needs root (network namespaces, BPF): run `cargo xtask test`");
         let dir = tempfile::Builder::new()
             .prefix("xdpban-lab-")
@@ -62,9 +78,7 @@ impl Lab {
         let (mounts, socket) = host::new(network.of(Side::Host), dir.path())?;
         let log = Arc::new(LogFile::create(dir.path().join("log/auth.log"))?);
         let syslog = Syslog::start(socket, Arc::clone(&log))?;
-        let client = Client::new(dir.path())?;
-        let sshd = Sshd::start(network.of(Side::Host), &mounts, dir.path(), &log, lines)?;
-        Ok(Lab { _sshd: sshd, _syslog: syslog, log, client, mounts, network, dir })
+        Ok(Lab { ssh: None, _syslog: syslog, log, mounts, network, dir })
     }
 
     /// The lab's directory; it has the same name inside the host and outside.
@@ -109,7 +123,7 @@ impl Lab {
 
     /// As [`Lab::login`], and does not wait for the end.
     pub fn start_login(&self, side: Side, from: IpAddr, user: &str, login: &Login<'_>) -> Result<Attempt> {
-        self.client.start(self.network.of(side), from, Side::Host.beside(from), user, login)
+        self.client()?.start(self.network.of(side), from, Side::Host.beside(from), user, login)
     }
 
     /// The attacker tries a wrong password as `user`, once, over IPv4.
@@ -149,7 +163,11 @@ impl Lab {
 
     /// Opens a session from `from` by key.
     pub fn open_session(&self, side: Side, from: IpAddr) -> Result<Session> {
-        self.client.session(self.network.of(side), from, Side::Host.beside(from), USERS[0])
+        self.client()?.session(self.network.of(side), from, Side::Host.beside(from), USERS[0])
+    }
+
+    fn client(&self) -> Result<&Client> {
+        Ok(&self.ssh.as_ref().context("the lab was set up without sshd")?.client)
     }
 
     /// Whether a TCP connection from `from` to the host's `port` comes about within a second.

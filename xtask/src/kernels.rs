@@ -1,5 +1,6 @@
-//! `cargo xtask test --kernels`: the gate's tests on Debian's kernels. Each is taken from its package, which is fetched and
-//! checked by apt and not installed, and booted in qemu without KVM from an initial file system that holds the tests alone.
+//! `cargo xtask test --kernels`: the gate's tests on Debian's kernels, and the tests end to end that want a machine of their
+//! own. Each kernel is taken from its package, which is fetched and checked by apt and not installed, and booted in qemu without
+//! KVM from an initial file system that holds the tests alone.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::step::{say, step};
-use crate::{apt, bpf, process, workspace};
+use crate::{apt, build, process, workspace};
 
 /// Debian's releases that have the kernels.
 const RELEASES: [(&str, &str); 3] = [("5.10", "bullseye"), ("6.1", "bookworm"), ("6.12", "trixie")];
@@ -40,6 +41,16 @@ const TESTS: [&str; 8] = [
     "gate::tests::attaching::the_gate_stays_closed",
 ];
 
+/// Tells the tests that the machine, and so its clock, is their own.
+const CLOCK_IS_OURS: &str = "xdpban.clock=ours";
+
+/// What the tests run.
+const PROGRAMS: [&str; 5] = ["busybox", "ip", "tc", "nsenter", "setpriv"];
+
+/// The accounts of a machine, which the lab adds its own to, and its name servers, which the lab puts its own in the place of.
+const ACCOUNTS: [(&str, &str); 3] =
+    [("passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("shadow", "root:*:19000::::::\n"), ("resolv.conf", "")];
+
 /// How many random tables the programs are run with, each with some hundred frames: on the host it is many more.
 const TABLES: u32 = 8;
 
@@ -63,20 +74,19 @@ pub(crate) fn test(kernels: &[String], filter: Option<&str>) -> Result<()> {
     let unknown = kernels.iter().find(|wanted| !RELEASES.iter().any(|(version, _)| version == wanted));
     ensure!(unknown.is_none(), "there is no kernel {}; there are {known}", unknown.map_or("", |name| name));
     programs()?;
-    bpf::object()?;
-    let tests = step("tests of the gate", test_binary)?;
+    let tests = Tests::build()?;
     let mut failed = Vec::new();
     for (version, release) in releases {
-        let outcome = step(&format!("the gate on Linux {version}"), || {
+        let outcome = step(&format!("tests on Linux {version}"), || {
             let kernel = Kernel::get(release).with_context(|| format!("get Linux {version}"))?;
-            boot(&kernel, &tests, filter.as_ref().map_or(&TESTS, std::slice::from_ref))
+            boot(&kernel, &tests, filter)
         });
         if let Err(error) = outcome {
             say(format_args!("Linux {version}: {error:#}"));
             failed.push(*version);
         }
     }
-    ensure!(failed.is_empty(), "the gate's tests failed on Linux {}", failed.join(", "));
+    ensure!(failed.is_empty(), "tests failed on Linux {}", failed.join(", "));
     Ok(())
 }
 
@@ -88,6 +98,7 @@ fn programs() -> Result<()> {
         ("xz", "xz-utils"),
         ("strip", "binutils"),
         ("ip", "iproute2"),
+        ("nsenter", "util-linux"),
     ];
     ensure!(apt::present(), "apt fetches the kernels and checks their signatures, and there is none here");
     ensure!(Path::new(KEYRING).exists(), "{KEYRING} is not here: install debian-archive-keyring");
@@ -96,13 +107,33 @@ fn programs() -> Result<()> {
     if packages.is_empty() { Ok(()) } else { apt::install(&packages) }
 }
 
-/// The test binary of the controller, which has the gate's tests in it.
-fn test_binary() -> Result<PathBuf> {
-    let build = ["test", "--no-run", "--package", "xdpban", "--lib", "--message-format", "json"];
+/// What runs on those kernels.
+struct Tests {
+    /// The controller's, which has the gate's in it.
+    gate: PathBuf,
+    /// The one end to end that sets the clock.
+    clock: PathBuf,
+    controller: PathBuf,
+}
+
+impl Tests {
+    fn build() -> Result<Tests> {
+        let controller = build::build()?;
+        let gate = step("tests of the gate", || test_binary(&["--package", "xdpban", "--lib"]))?;
+        let clock =
+            step("test of the clock", || test_binary(&["--package", "xdpban-tests", "--test", "clock"]))?;
+        Ok(Tests { gate, clock, controller })
+    }
+}
+
+/// Builds the test binary that these arguments of cargo choose.
+fn test_binary(chosen: &[&str]) -> Result<PathBuf> {
+    let build = [&["test", "--no-run", "--message-format", "json"], chosen].concat();
     let messages = process::output(workspace::cargo().args(build).stderr(Stdio::inherit()))?;
     let executable = |line: &str| {
         let message: Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
+        let is_test = message["profile"]["test"] == true;
+        message["executable"].as_str().filter(|_| is_test).map(PathBuf::from)
     };
     messages.lines().find_map(executable).context("cargo names no test binary")
 }
@@ -190,46 +221,54 @@ fn fetch(release: &str, directory: &Path) -> Result<()> {
 }
 
 /// Boots the kernel, and fails unless the tests passed.
-fn boot(kernel: &Kernel, tests: &Path, filters: &[&str]) -> Result<()> {
-    let initrd = initrd(kernel, tests, filters)?;
+fn boot(kernel: &Kernel, tests: &Tests, filter: Option<&str>) -> Result<()> {
+    let initrd = initrd(kernel, tests, filter)?;
     let console = kernel.directory.join("console");
     let output = fs::File::create(&console).context("create a file")?;
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initrd);
-    qemu.args(["-append", "console=ttyS0 quiet panic=-1", "-nographic", "-no-reboot"]);
+    qemu.arg("-append").arg(format!("console=ttyS0 quiet panic=-1 {CLOCK_IS_OURS}"));
+    qemu.args(["-nographic", "-no-reboot"]);
     qemu.args(["-machine", "pc,accel=tcg", "-cpu", "max", "-smp", "2", "-m", "1536"]);
     process::run_within(qemu.stdout(output), LIMIT)?;
     let said = String::from_utf8_lossy(&fs::read(&console).context("read the console")?).into_owned();
     if said.lines().any(|line| line.trim() == format!("{RESULT}0")) {
-        let summary = said.lines().find(|line| line.starts_with("test result:")).unwrap_or_default();
-        ensure!(!summary.contains(" 0 passed;"), "no test has such a name: {}", filters.join(", "));
+        let ran = |line: &&str| line.starts_with("test result:") && !line.contains(" 0 passed;");
+        let summaries: Vec<&str> = said.lines().filter(ran).collect();
+        ensure!(!summaries.is_empty(), "no test has such a name: {}", filter.unwrap_or_default());
         for line in said.lines().filter(|line| line.contains("instructions verified")) {
             say(line.trim());
         }
-        say(summary.trim());
+        summaries.iter().for_each(|summary| say(summary.trim()));
         return Ok(());
     }
     bail!("{said}\n(the console, in {})", console.display())
 }
 
-/// An initial file system with the tests, ip(8), tc(8), their libraries, the modules, and an init that runs the tests.
-fn initrd(kernel: &Kernel, tests: &Path, filters: &[&str]) -> Result<PathBuf> {
+/// An initial file system with the tests, what they use, the libraries of all that, the modules, and an init that runs the tests.
+fn initrd(kernel: &Kernel, tests: &Tests, filter: Option<&str>) -> Result<PathBuf> {
     let directory = tempfile::tempdir().context("make a directory")?;
     let root = directory.path();
-    for path in ["bin", "sbin", "proc", "sys", "dev", "tmp", "run", "modules", "etc", "root"] {
-        fs::create_dir(root.join(path)).context("make a directory")?;
+    for path in ["bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "var/lib", "var/log"] {
+        fs::create_dir_all(root.join(path)).context("make a directory")?;
     }
-    let busybox = process::find("busybox").context("find busybox")?;
-    let ip = process::find("ip").context("find ip")?;
-    with_libraries(root, &busybox, Path::new("bin/busybox"))?;
-    let tc = process::find("tc").context("find tc")?;
-    with_libraries(root, &ip, Path::new("bin/ip"))?;
-    with_libraries(root, &tc, Path::new("bin/tc"))?;
-    with_libraries(root, tests, Path::new("tests"))?;
-    process::run(Command::new("strip").arg(root.join("tests")))?;
+    for program in PROGRAMS {
+        let found = process::find(program).with_context(|| format!("find {program}"))?;
+        with_libraries(root, &found, &Path::new("bin").join(program))?;
+    }
+    for (binary, place) in [(&tests.gate, "gate"), (&tests.clock, "clock"), (&tests.controller, "bin/xdpban")]
+    {
+        with_libraries(root, binary, Path::new(place))?;
+        process::run(Command::new("strip").arg(root.join(place)))?;
+    }
     symlink("busybox", root.join("bin/sh")).context("make a link")?;
+    for (file, text) in ACCOUNTS {
+        fs::write(root.join("etc").join(file), text).with_context(|| format!("write {file}"))?;
+    }
     let skip = TIMED.map(|test| format!("--skip {test}")).join(" ");
-    let init = INIT.replace("FILTERS", &filters.join(" ")).replace("RESULT", RESULT).replace("SKIP", &skip);
+    let gate = filter.map_or_else(|| TESTS.join(" "), str::to_owned);
+    let init = INIT.replace("GATE", &gate).replace("CLOCK", filter.unwrap_or_default());
+    let init = init.replace("RESULT", RESULT).replace("SKIP", &skip);
     let mut init = init.replace("TABLES", &TABLES.to_string());
     let mut load = String::new();
     for name in MODULES {
@@ -251,17 +290,21 @@ fn initrd(kernel: &Kernel, tests: &Path, filters: &[&str]) -> Result<PathBuf> {
 
 /// Runs as the first process. The tests are run one by one: there is little to run them on.
 const INIT: &str = "#!/bin/sh
-export PATH=/bin RUST_BACKTRACE=0 PROPTEST_CASES=TABLES
+export PATH=/bin RUST_BACKTRACE=0 PROPTEST_CASES=TABLES XDPBAN_BIN=/bin/xdpban
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sys /sys
 busybox mount -t devtmpfs dev /dev
+busybox mkdir /dev/pts
+busybox mount -t devpts pts /dev/pts
 busybox mount -t tmpfs tmp /tmp
 busybox mount -t bpf bpf /sys/fs/bpf
 alias insmod='busybox insmod'
 MODULES
 ip link set lo up
-/tests FILTERS SKIP --test-threads 1 --nocapture
-echo \"RESULT$?\"
+/gate GATE SKIP --test-threads 1 --nocapture
+gate=$?
+/clock CLOCK --ignored --test-threads 1 --nocapture
+echo \"RESULT$((gate + $?))\"
 busybox poweroff -f
 ";
 

@@ -49,7 +49,7 @@ enum Command {
     Test {
         /// Run only the tests whose names contain this
         filter: Option<String>,
-        /// Run the gate's tests on Debian's kernels in qemu: 5.10, 6.1, 6.12, or all without a value
+        /// Run the gate's tests, and the one that sets the clock, on Debian's kernels in qemu: 5.10, 6.1, 6.12, or all without a value
         #[arg(long, value_name = "VERSION", num_args = 0.., value_delimiter = ',')]
         kernels: Option<Vec<String>>,
     },
