@@ -113,6 +113,53 @@ fn what_is_to_be_undone_is_undone_after_a_crash() -> Result<()> {
     Ok(())
 }
 
+/// Notes for which source it ran, and undoes slowly enough for others to wait.
+const SLOW: &str =
+    "[ $XDPBAN_COMMAND = add ] || sleep 0.05; echo $XDPBAN_SRCIP >> ${0%/*}/notes/$XDPBAN_COMMAND";
+
+#[test]
+fn hundreds_that_fall_due_at_once_are_each_undone_once() -> Result<()> {
+    let lab = Lab::new()?;
+    let notes = notebook(&lab)?;
+    let program = script(&lab, "slow", SLOW)?;
+    let config = config(&lab, &program, "timeout = \"30s\"");
+    let controller = lab.start_controller(&config)?;
+    let mut sources: Vec<String> =
+        (0..6).flat_map(|net| (1..=50).map(move |host| format!("10.98.{net}.{host}"))).collect();
+    let ran = |step: &str| -> Vec<String> {
+        let text = fs::read_to_string(notes.join(step)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    };
+    // No more at once than may wait.
+    for (some, pids) in sources.chunks(50).zip((0..).step_by(100)) {
+        let before = ran("add").len();
+        for (source, pid) in some.iter().zip(pids + 5000..) {
+            lab.log().invalid_user(pid, source)?;
+        }
+        lab.eventually("they ran", SOON, |_| Ok(ran("add").len() == before + some.len()))?;
+    }
+    let in_force = |lab: &Lab| -> Result<usize> {
+        let incidents =
+            lab.xdpban(&["--json", "incidents", "--limit", "1000", "--outcome", "in_force"])?.json()?;
+        Ok(incidents.as_array().into_iter().flatten().filter(|incident| incident["action"] == "run").count())
+    };
+    lab.eventually("all are on record", SOON, |lab| Ok(in_force(lab)? == sources.len()))?;
+    controller.kill9()?;
+    // The time of all of them is over when the next controller starts.
+    let last = fs::metadata(notes.join("add"))?.modified()?;
+    std::thread::sleep(Duration::from_secs(31).saturating_sub(last.elapsed()?));
+    let _controller = lab.start_controller(&config)?;
+    let limit = Duration::from_secs(60);
+    lab.eventually("all are undone, which is on record", limit, |lab| Ok(in_force(lab)? == 0))?;
+    let mut undone = ran("delete");
+    undone.sort();
+    sources.sort();
+    assert_eq!(undone, sources);
+    let report = lab.xdpban(&["--json", "incidents", "--limit", "1000", "--outcome", "failed"])?.json()?;
+    assert_eq!(report, json!([]));
+    Ok(())
+}
+
 /// Ignores SIGTERM, floods its output, forks, and does not end.
 const HOSTILE: &str = "trap '' TERM; echo $$ >> ${0%/*}/notes/pids; \
     (trap '' TERM; sleep 1000) & (trap '' TERM; sleep 1000) & while :; do echo flood; done";

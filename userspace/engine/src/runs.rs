@@ -21,6 +21,9 @@ pub(crate) const QUIET: Duration = Duration::from_secs(600);
 /// Commands that wait to be undone.
 const STANDING: usize = 16_384;
 
+/// How many are asked to be undone at once.
+const AT_ONCE: usize = 1024;
+
 /// What a run is for: the command's name on record, and the target unless it is for a user.
 type Key = (Arc<str>, Option<Target>);
 
@@ -131,11 +134,14 @@ impl Runs {
         chosen.len()
     }
 
+    /// Has undone what is due, a bounded number of it.
     pub(crate) fn handle_timeout(&mut self, now: Mono) {
-        while let Some((due, _)) = self.due.first()
-            && *due <= now
-            && let Some((_, key)) = self.due.pop_first()
-        {
+        for _ in 0..AT_ONCE {
+            let Some((due, key)) = self.due.pop_first() else { return };
+            if due > now {
+                self.due.insert((due, key));
+                return;
+            }
             self.end(&key, End::Expired);
         }
     }
@@ -280,6 +286,22 @@ mod tests {
         assert_eq!(runs.poll_timeout(), Some(now(100).mono));
         runs.handle_timeout(now(130).mono);
         assert_eq!(asked(&mut runs).len(), 2);
+        assert_eq!(runs.poll_timeout(), Some(now(160).mono));
+    }
+
+    #[test]
+    fn what_falls_due_at_once_is_undone_bit_by_bit() {
+        let mut runs = Runs::new();
+        let due = |n: usize| {
+            let address = std::net::Ipv4Addr::from_bits(u32::try_from(n).unwrap());
+            run("x", &address.to_string(), Some(MINUTE), &now(0))
+        };
+        runs.restore((0..AT_ONCE + 5).map(due).collect(), &now(100));
+        runs.restore(vec![run("y", "192.0.2.1", Some(MINUTE), &now(100))], &now(100));
+        for asked_for in [AT_ONCE, 5, 0] {
+            runs.handle_timeout(now(100).mono);
+            assert_eq!(asked(&mut runs).len(), asked_for);
+        }
         assert_eq!(runs.poll_timeout(), Some(now(160).mono));
     }
 

@@ -13,9 +13,10 @@ use crate::store::Standing;
 /// The version of the object's shape. It changes where a field goes or gets another meaning.
 const VERSION: u32 = 1;
 
-/// The event as one object.
-pub(super) fn json(run: &CommandRun, timeout_s: Option<u64>) -> Value {
+/// The event of a run as one object.
+pub(super) fn of(run: &CommandRun) -> Value {
     let why = &run.why;
+    let timeout_s = why.expires.map(|expires| expires.wall.since(why.created).as_secs());
     let texts = |texts: &[Arc<str>]| texts.iter().map(|text| text.to_string()).collect::<Vec<_>>();
     json!({
         "version": VERSION,

@@ -1,12 +1,14 @@
 //! Running commands beside the controller's loop, on a thread of their own, so that nothing of them can hold it up.
 //!
-//! Each command has a queue of its own, so that one that hangs holds up itself alone. A queue holds [`WAITING`] runs beside
-//! those that are under way; a run for which there is no room is refused, which goes on record.
+//! Each command has a queue of its own, so that one that hangs holds up itself alone. A queue holds a bounded number of runs beside
+//! those that are under way; a run for which there is no room is refused, which goes on record. What undoes something always has
+//! room.
 
 mod child;
 mod event;
 mod notify;
 mod output;
+mod queue;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -18,7 +20,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use xdpban_engine::change::CommandRun;
 
@@ -26,11 +27,9 @@ use crate::clock;
 use crate::config::{Command, What};
 use crate::store::{Exit, Ran, Step};
 use child::{Ended, Job};
+use queue::{Queue, Waiting};
 
 pub use event::restored;
-
-/// Runs of one command that may wait.
-const WAITING: usize = 64;
 
 /// Outcomes that may wait for the loop; a command whose outcome waits holds its place.
 const OUTCOMES: usize = 64;
@@ -48,18 +47,12 @@ pub struct Outcome {
 
 /// The commands of the configuration, and the thread that runs them.
 pub struct Runner {
-    queues: HashMap<Arc<str>, (Command, mpsc::Sender<Order>)>,
+    queues: HashMap<Arc<str>, (Command, Queue)>,
     outcomes: mpsc::Sender<Outcome>,
     state: PathBuf,
     runtime: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// A run that is due.
-struct Order {
-    run: CommandRun,
-    event: Value,
 }
 
 impl Runner {
@@ -97,36 +90,30 @@ impl Runner {
             if self.queues.contains_key(&command.name) {
                 continue;
             }
-            let (sender, orders) = mpsc::channel(WAITING);
+            let (queue, waiting) = queue::queue();
             let worker = Worker {
                 command: command.clone(),
                 state: self.state.clone(),
                 outcomes: self.outcomes.clone(),
             };
             match command.digest {
-                Some(every) => drop(self.runtime.spawn(Arc::new(worker).gather(orders, every))),
-                None => drop(self.runtime.spawn(Arc::new(worker).work(orders))),
+                Some(every) => drop(self.runtime.spawn(Arc::new(worker).gather(waiting, every))),
+                None => drop(self.runtime.spawn(Arc::new(worker).work(waiting))),
             }
-            self.queues.insert(Arc::clone(&command.name), (command.clone(), sender));
+            self.queues.insert(Arc::clone(&command.name), (command.clone(), queue));
         }
     }
 
     /// Has a command run, some time soon; never waits. Where it cannot be, returns what goes on record.
     pub fn submit(&self, run: &CommandRun) -> Result<(), Box<Ran>> {
-        let timeout = run.why.expires.map(|expires| expires.wall.since(run.why.created).as_secs());
-        let event = event::json(run, timeout);
-        let refused = |why: String| {
+        let taken = match self.queues.get(&run.command) {
+            Some((_, queue)) => queue.push(run.clone()),
+            None => Err("the configuration has no such command any longer".to_owned()),
+        };
+        taken.map_err(|why| {
             let ended = Ended { exit: Exit::NotRun(why), output: String::new(), took: Duration::ZERO };
-            Box::new(ran(&run.on_record(), Some(run), &event, ended))
-        };
-        let Some((_, queue)) = self.queues.get(&run.command) else {
-            return Err(refused("the configuration has no such command any longer".to_owned()));
-        };
-        match queue.try_send(Order { run: run.clone(), event: event.clone() }) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => Err(refused(format!("{WAITING} of its runs wait already"))),
-            Err(TrySendError::Closed(_)) => Err(refused("the controller stops".to_owned())),
-        }
+            Box::new(ran(&run.on_record(), Some(run), &event::of(run), ended))
+        })
     }
 
     /// Ends the thread, and with it the commands that still run: what was to be undone is undone after the next start.
@@ -151,13 +138,14 @@ struct Worker {
 }
 
 impl Worker {
-    /// Runs what is ordered, in order, so many at once as may be.
-    async fn work(self: Arc<Worker>, mut orders: mpsc::Receiver<Order>) {
+    /// Runs what waits, so much at once as may be.
+    async fn work(self: Arc<Worker>, mut waiting: Waiting) {
         let places = Arc::new(Semaphore::new(self.command.at_most as usize));
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            let Some(Order { run, event }) = orders.recv().await else { return };
+            let Some(run) = waiting.next().await else { return };
             let worker = Arc::clone(&self);
             tokio::spawn(async move {
+                let event = event::of(&run);
                 let ended = worker.run(&event).await;
                 let ran = ran(&run.on_record(), Some(&run), &event, ended);
                 worker.tell(Outcome { run: Some(run), ran }).await;
@@ -166,15 +154,15 @@ impl Worker {
         }
     }
 
-    /// Gathers what is ordered, and tells of it every so often, and when the configuration has it no longer.
-    async fn gather(self: Arc<Worker>, mut orders: mpsc::Receiver<Order>, every: Duration) {
+    /// Gathers what waits, and tells of it every so often, and when the configuration has it no longer.
+    async fn gather(self: Arc<Worker>, mut waiting: Waiting, every: Duration) {
         let mut digest = notify::Digest::default();
         let mut tick = tokio::time::interval(every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(Order { event, .. }) => digest.add(&event, clock::now().wall),
+                run = waiting.next() => match run {
+                    Some(run) => digest.add(&event::of(&run), clock::now().wall),
                     None => break,
                 },
                 // Beside this, so that what comes meanwhile is not held up. A try that takes long is bounded, too.
@@ -255,47 +243,4 @@ fn ran(name: &Arc<str>, run: Option<&CommandRun>, event: &Value, ended: Ended) -
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-
-    use tokio::time::{Instant, sleep};
-
-    use super::*;
-    use crate::config::Config;
-
-    /// A notification of that kind as it is where nothing else is said.
-    fn notification(kind: &str) -> Command {
-        let text = format!("[[response]]\nrules = [5710]\naction = \"notify\"\n{kind}\n");
-        Config::parse(&text, Path::new("config.toml"), &[]).unwrap().commands.remove(0)
-    }
-
-    /// When each try of a command begins that takes so long and succeeds the `succeeds`th time, in seconds, and what came of the
-    /// last.
-    async fn tries(command: &Command, succeeds: usize, took: Duration) -> (Vec<u64>, Exit) {
-        let (begin, tries) = (Instant::now(), RefCell::new(Vec::new()));
-        let attempt = || async {
-            tries.borrow_mut().push(begin.elapsed().as_secs());
-            sleep(took).await;
-            let status = i32::from(tries.borrow().len() != succeeds);
-            Ended { exit: Exit::Status(status), output: String::new(), took }
-        };
-        let exit = tried(&command.retry, attempt).await.exit;
-        (tries.into_inner(), exit)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_notification_that_fails_is_tried_again_after_10_and_60_seconds() {
-        const NEVER: usize = 0;
-        for kind in ["webhook = \"https://example.org/\"", "mail = \"root\""] {
-            let command = notification(kind);
-            let at_once = |succeeds| tries(&command, succeeds, Duration::ZERO);
-            assert_eq!(at_once(NEVER).await, (vec![0, 10, 70], Exit::Status(1)), "{kind}");
-            assert_eq!(at_once(1).await, (vec![0], Exit::Status(0)), "{kind}");
-            assert_eq!(at_once(2).await, (vec![0, 10], Exit::Status(0)), "{kind}");
-            assert_eq!(at_once(3).await, (vec![0, 10, 70], Exit::Status(0)), "{kind}");
-            // The wait begins when a try has ended.
-            let hanging = tries(&command, NEVER, command.time_limit).await;
-            assert_eq!(hanging, (vec![0, 30, 110], Exit::Status(1)), "{kind}");
-        }
-    }
-}
+mod tests;
