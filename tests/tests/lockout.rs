@@ -42,6 +42,13 @@ fn locked(lab: &Lab) -> Result<Value> {
     Ok(lab.status()?["locked_accounts"].clone())
 }
 
+/// What came of the runs that locked `user`.
+fn outcomes(lab: &Lab, user: &str) -> Result<Vec<Value>> {
+    let incidents = lab.xdpban(&["--json", "incidents", "--user", user])?.json()?;
+    let lockouts = incidents.as_array().into_iter().flatten().filter(|it| it["action"] == "run");
+    Ok(lockouts.map(|it| it["outcome"].clone()).collect())
+}
+
 #[test]
 fn an_account_under_attack_is_locked_and_unlocked_also_after_a_crash() -> Result<()> {
     locks_and_unlocks(&Lab::new()?)
@@ -143,6 +150,40 @@ fn an_account_is_unlocked_by_hand_as_it_was_and_root_is_never_locked() -> Result
     })?;
     assert_eq!(expiry(&lab, "root")?, root);
     assert_eq!(locked(&lab)?, json!([]));
+    Ok(())
+}
+
+/// Has whatever locks an account killed as soon as it is locked.
+fn kill_what_locks(lab: &Lab) -> Result<()> {
+    let (usermod, real) = (lab.dir().join("usermod"), lab.dir().join("usermod.real"));
+    let text = format!("#!/bin/sh\n{} \"$@\" || exit\n[ \"$2\" != 1 ] || kill -9 $PPID\n", real.display());
+    fs::write(&usermod, text)?;
+    lab.sh(&format!(
+        "it=$(command -v usermod) && cp $it {1} && chmod 755 {0} && mount --bind {0} $(readlink -f $it)",
+        usermod.display(),
+        real.display()
+    ))
+    .map(drop)
+}
+
+#[test]
+fn an_account_is_unlocked_also_where_what_locked_it_was_killed() -> Result<()> {
+    let lab = Lab::new()?;
+    own_accounts(&lab)?;
+    kill_what_locks(&lab)?;
+    let _controller = lab.start_controller(&lockout(&lab, "1h"))?;
+    let before = expiry(&lab, "alice")?;
+    guess(&lab, "alice", 4)?;
+    lab.eventually("alice is known as locked", SOON, |lab| Ok(locked(lab)? == json!(["alice"])))?;
+    lab.eventually("it was killed", SOON, |lab| {
+        let log = fs::read_to_string(lab.dir().join("controller.log"))?;
+        Ok(log.contains("the command was ended by signal 9"))
+    })?;
+    assert_ne!(expiry(&lab, "alice")?, before);
+    lab.xdpban(&["unlock", "alice"])?.success()?;
+    lab.eventually("alice is as before", SOON, |lab| Ok(expiry(lab, "alice")? == before))?;
+    lab.eventually("nobody is locked", SOON, |lab| Ok(locked(lab)? == json!([])))?;
+    lab.eventually("that is on record", SOON, |lab| Ok(outcomes(lab, "alice")? == ["lifted"]))?;
     Ok(())
 }
 

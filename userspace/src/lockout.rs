@@ -21,6 +21,7 @@ use xdpban_engine::target::Target;
 use xdpban_engine::time::{Now, Wall};
 
 use crate::config::LOCK_ACCOUNT;
+use crate::error::chain;
 use accounts::Accounts;
 
 /// The directory of notes within that of the store.
@@ -73,7 +74,7 @@ struct Event {
 /// Does what the event in `text` asks for; returns what it did, in words. `state` is the directory of the store.
 ///
 /// # Errors
-/// [`LockoutError`]; the account is as it was then.
+/// [`LockoutError`]. Where an account could not be locked it may be so all the same: see [`may_be_locked`].
 pub fn answer(text: &str, state: &Path, now: Wall) -> Result<String, LockoutError> {
     let event: Event = serde_json::from_str(text).map_err(|error| LockoutError::Event(error.to_string()))?;
     let user = event.user.clone().ok_or_else(|| LockoutError::Event("it has no user".to_owned()))?;
@@ -107,23 +108,26 @@ fn lock(user: &str, event: &Event, state: &Path, now: Wall) -> Result<String, Lo
     };
     write(&path, &note).map_err(|error| LockoutError::File(path.clone(), error))?;
     let locked = set_expiry(user, Some(EXPIRED));
-    if locked.is_err() {
+    if locked.is_err() && is_as_noted(&note, Path::new("/etc")) {
         remove(&path)?;
     }
     locked.map(|()| format!("{user} is locked"))
 }
 
+/// Whether the account of a note is certain to be as it was before it was to be locked.
+fn is_as_noted(note: &Note, etc: &Path) -> bool {
+    Accounts::read(etc).is_ok_and(|accounts| accounts.expires(&note.user) == note.expires)
+}
+
+/// Whether `user` has to be unlocked after a run that was to lock the account and failed, or was killed: there is a note of it then.
+pub fn may_be_locked(state: &Path, user: &str) -> bool {
+    // Not to know is no reason to leave it locked.
+    path(state, user).try_exists().unwrap_or(true)
+}
+
 fn unlock(user: &str, state: &Path) -> Result<String, LockoutError> {
     let path = path(state, user);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(format!("{user} is not locked by xdpban"));
-        }
-        Err(error) => return Err(LockoutError::File(path, error)),
-    };
-    let note: Note =
-        serde_json::from_str(&text).map_err(|error| LockoutError::File(path.clone(), error.into()))?;
+    let Some(note) = read(&path)? else { return Ok(format!("{user} is not locked by xdpban")) };
     let accounts = Accounts::read(Path::new("/etc"))?;
     if accounts.expires(user) != Some(EXPIRED) {
         remove(&path)?;
@@ -161,15 +165,12 @@ pub fn notes(state: &Path) -> Vec<Note> {
             return Vec::new();
         }
     };
-    let read = |path: &Path| {
-        let text = fs::read_to_string(path)?;
-        Ok::<Note, io::Error>(serde_json::from_str(&text)?)
-    };
     let noted = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
     entries
         .filter_map(|entry| Some(entry.ok()?.path()).filter(noted))
         .filter_map(|path| {
-            read(&path).map_err(|error| log::error!("{}: {error}; unlock by hand", path.display())).ok()
+            let unread = |error| log::error!("{}; unlock by hand", chain(&error));
+            read(&path).map_err(unread).ok().flatten()
         })
         .collect()
 }
@@ -206,6 +207,16 @@ fn path(state: &Path, user: &str) -> PathBuf {
     state.join(NOTES).join(format!("{}.json", user.replace('/', "_")))
 }
 
+/// The note at `path`, if there is one.
+fn read(path: &Path) -> Result<Option<Note>, LockoutError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(LockoutError::File(path.to_owned(), error)),
+    };
+    serde_json::from_str(&text).map(Some).map_err(|error| LockoutError::File(path.to_owned(), error.into()))
+}
+
 /// Writes a note so that it is on disk, and whole, before the account is touched.
 fn write(path: &Path, note: &Note) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -220,4 +231,30 @@ fn write(path: &Path, note: &Note) -> io::Result<()> {
 
 fn remove(path: &Path) -> Result<(), LockoutError> {
     fs::remove_file(path).map_err(|error| LockoutError::File(path.to_owned(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_outlives_a_failure_unless_the_account_is_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let etc = directory.path();
+        fs::write(etc.join("passwd"), "ann:x:1001:1001::/:/bin/sh\nben:x:1002:1002::/:/bin/sh\n").unwrap();
+        fs::write(etc.join("group"), "").unwrap();
+        let set = |ann: &str| {
+            fs::write(etc.join("shadow"), format!("ann:x:1:0:9:7::{ann}:\nben:x:1:0:9:7:::\n")).unwrap();
+        };
+        let expires = Some(30_000);
+        let note = Note { user: "ann".to_owned(), expires, at: 0, until: 9, srcip: [192, 0, 2, 1].into() };
+        assert!(!is_as_noted(&note, etc), "that cannot be told");
+        set("1");
+        assert!(!is_as_noted(&note, etc));
+        set("30000");
+        assert!(is_as_noted(&note, etc));
+        assert!(!may_be_locked(etc, "ann"));
+        write(&path(etc, "ann"), &note).unwrap();
+        assert!(may_be_locked(etc, "ann") && !may_be_locked(etc, "ben"));
+    }
 }

@@ -72,13 +72,14 @@ impl Daemon {
             None => log::info!("{what} {}{whom} in {:.1} s", ran.command, ran.took.as_secs_f64()),
             Some(failure) => {
                 let said = ran.output.lines().next().unwrap_or_default();
-                log::warn!("{what} {}{whom}: {failure}: {said}", ran.command);
+                let stands = if ran.stands { "; what it may have done is to be undone yet" } else { "" };
+                log::warn!("{what} {}{whom}: {failure}: {said}{stands}", ran.command);
             }
         }
         if let Some(run) = run {
             let unlocks = run.undo.is_some() && run.command.as_ref() == LOCK_ACCOUNT;
             let again = (unlocks && failure.is_some()).then_some(UNLOCK_AGAIN);
-            self.engine.ran(run, failure.is_none(), again, clock::now());
+            self.engine.ran(run, failure.is_none() || ran.stands, again, clock::now());
             if again.is_some() {
                 // It stands until it is undone.
                 return;

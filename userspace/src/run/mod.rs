@@ -21,10 +21,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use xdpban_engine::change::CommandRun;
 
 use crate::clock;
 use crate::config::{Command, What};
+use crate::lockout;
 use crate::store::{Exit, Ran, Step};
 use child::{Ended, Job};
 use queue::{Queue, Waiting};
@@ -147,7 +149,8 @@ impl Worker {
             tokio::spawn(async move {
                 let event = event::of(&run);
                 let ended = worker.run(&event).await;
-                let ran = ran(&run.on_record(), Some(&run), &event, ended);
+                let stands = worker.stands(&run, &ended.exit).await;
+                let ran = Ran { stands, ..ran(&run.on_record(), Some(&run), &event, ended) };
                 worker.tell(Outcome { run: Some(run), ran }).await;
                 drop(place);
             });
@@ -182,6 +185,18 @@ impl Worker {
     async fn tell(&self, outcome: Outcome) {
         // When the loop has ended there is nobody to tell.
         self.outcomes.send(outcome).await.ok();
+    }
+
+    /// Whether what a run was to do stands although it failed. Of an account that may be locked there is a note.
+    async fn stands(&self, run: &CommandRun, exit: &Exit) -> bool {
+        let (None, Some(user), What::LockAccount) = (run.undo, run.user.clone(), &self.command.what) else {
+            return false;
+        };
+        if exit.failure().is_none() {
+            return false;
+        }
+        let state = self.state.clone();
+        spawn_blocking(move || lockout::may_be_locked(&state, &user)).await.unwrap_or(true)
     }
 
     async fn run(&self, event: &Value) -> Ended {
@@ -235,6 +250,7 @@ fn ran(name: &Arc<str>, run: Option<&CommandRun>, event: &Value, ended: Ended) -
         why: run.map(|run| run.why.clone()),
         step: run.and_then(|run| run.undo).map_or(Step::Add, Step::Delete),
         exit: ended.exit,
+        stands: false,
         output: ended.output.into(),
         input: event.to_string().into(),
         at: clock::now().wall,

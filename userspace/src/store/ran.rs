@@ -26,6 +26,8 @@ pub struct Ran {
     pub step: Step,
     /// How it ended.
     pub exit: Exit,
+    /// Whether what it was to do, or to undo, stands although it failed: its incident stays in force until it is undone.
+    pub stands: bool,
     /// What it wrote to stdout and stderr, cut.
     pub output: Arc<str>,
     /// What it read on stdin. Kept in the incident, so that the run that undoes it can be made after a restart.
@@ -40,7 +42,7 @@ pub struct Ran {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The first. Opens an incident: in force until it is undone, done where it is never to be undone, failed where the
-    /// command failed.
+    /// command failed and nothing of it stands.
     Add,
     /// The one that undoes it, because of this. Closes the incident, as failed where the command failed.
     Delete(End),
@@ -156,6 +158,7 @@ impl Ran {
         columns.set("input", &*self.input);
         columns.set_block(why, why.created);
         let outcome = match failure {
+            Some(_) if self.stands => Outcome::InForce,
             Some(_) => Outcome::Failed,
             None if why.expires.is_some() => Outcome::InForce,
             None => Outcome::Done,

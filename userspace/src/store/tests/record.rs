@@ -48,6 +48,7 @@ fn ran(step: Step, exit: Exit) -> Ran {
         why: Some(block("203.0.113.9", 100)),
         step,
         exit,
+        stands: false,
         output: "locked\n".into(),
         input: "{\"command\":\"add\"}".into(),
         at: wall(22),
@@ -295,6 +296,20 @@ fn commands_are_incidents_of_their_own() {
     store.write(&[forever, failed, digest].map(|ran| Write::Ran(Box::new(ran)))).unwrap();
     let outcomes: Vec<_> = store.incidents(&all(3)).unwrap().iter().map(|i| i.outcome).collect();
     assert_eq!(outcomes, [Outcome::Expired, Outcome::Done, Outcome::Failed]);
+    assert_eq!(verify(&store).faults, []);
+}
+
+#[test]
+fn what_failed_and_stands_all_the_same_is_to_be_undone() {
+    let (directory, mut store) = store();
+    let killed = Ran { stands: true, ..ran(Step::Add, Exit::Signal(9)) };
+    store.write(&[Write::Ran(Box::new(killed))]).unwrap();
+    let [standing] = &store.commands(&now()).unwrap()[..] else { panic!() };
+    assert_eq!(&*standing.command, "lock-account");
+    let ran_at = |kind: &str| records(directory.path()).into_iter().filter(|r| r.kind == kind).count();
+    assert_eq!((ran_at("command.ran"), ran_at("incident.ended")), (1, 0));
+    store.write(&[Write::Ran(Box::new(ran(Step::Delete(End::Expired), Exit::Status(0))))]).unwrap();
+    assert_eq!(store.commands(&now()).unwrap(), []);
     assert_eq!(verify(&store).faults, []);
 }
 
