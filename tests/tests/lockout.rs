@@ -141,6 +141,20 @@ fn an_account_is_unlocked_by_hand_as_it_was_and_root_is_never_locked() -> Result
         |lab| Ok(lab.xdpban(&["unlock", "alice"])?.code() == Some(0)),
     )?;
     lab.eventually("alice is as before", SOON, |lab| Ok(expiry(lab, "alice")? == before))?;
+    lab.eventually("who had it unlocked is on record", SOON, |lab| {
+        let incidents = lab.xdpban(&["--json", "incidents", "--user", "alice"])?.json()?;
+        Ok(incidents.as_array().into_iter().flatten().any(|it| {
+            it["outcome"] == "lifted" && it["outcome_uid"] == 0 && it["outcome_reason"] == "by uid 0"
+        }))
+    })?;
+    let report = lab.xdpban(&["--json", "report"])?.json()?;
+    let acts = report["acts"]["listed"].as_array().into_iter().flatten();
+    let acts: Vec<&Value> = acts.map(|act| &act["what"]).collect();
+    assert!(acts.contains(&&json!("had the account alice unlocked")), "{acts:?}");
+    assert!(
+        acts.contains(&&json!("asked to unlock the account bob, which xdpban had not locked")),
+        "{acts:?}"
+    );
 
     let root = expiry(&lab, "root")?;
     guess(&lab, "root", 6)?;

@@ -219,7 +219,26 @@ pub struct CommandRun {
     /// What led to it, as a block of the source would have been. It expires when the command is to be undone.
     pub why: Block,
     /// Why it is to be undone; none where it is to be done.
-    pub undo: Option<End>,
+    pub undo: Option<Undo>,
+}
+
+/// Why what a command did is to be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undo {
+    /// Its end.
+    pub end: End,
+    /// The user id of the operator who asked for it.
+    pub uid: Option<u32>,
+}
+
+impl Undo {
+    /// Its time is over.
+    pub const EXPIRED: Undo = Undo { end: End::Expired, uid: None };
+
+    /// An operator has it undone.
+    pub fn lifted_by(uid: u32) -> Undo {
+        Undo { end: End::Lifted, uid: Some(uid) }
+    }
 }
 
 impl CommandRun {

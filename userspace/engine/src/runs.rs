@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::change::{Change, CommandRun, End, Expiry};
+use crate::change::{Change, CommandRun, Expiry, Undo};
 use crate::lru::Lru;
 use crate::moment::Moment;
 use crate::target::Target;
@@ -119,8 +119,8 @@ impl Runs {
         }
     }
 
-    /// Has undone what `chosen` says, before its time; returns how many.
-    pub(crate) fn undo(&mut self, chosen: impl Fn(&CommandRun) -> bool) -> usize {
+    /// Has undone what `chosen` says, before its time, for the operator `uid`; returns how many.
+    pub(crate) fn undo(&mut self, chosen: impl Fn(&CommandRun) -> bool, uid: u32) -> usize {
         let chosen: Vec<(Mono, Key)> = self
             .standing
             .iter()
@@ -129,7 +129,7 @@ impl Runs {
             .collect();
         for (due, key) in &chosen {
             self.due.remove(&(*due, key.clone()));
-            self.end(key, End::Lifted);
+            self.end(key, Undo::lifted_by(uid));
         }
         chosen.len()
     }
@@ -142,7 +142,9 @@ impl Runs {
                 self.due.insert((due, key));
                 return;
             }
-            self.end(&key, End::Expired);
+            // Where undoing is tried again, it is for whom it was tried before.
+            let before = self.standing.get(&key).and_then(|standing| standing.run.undo);
+            self.end(&key, before.unwrap_or(Undo::EXPIRED));
         }
     }
 
@@ -158,11 +160,11 @@ impl Runs {
         self.standing.values().map(|standing| &standing.run)
     }
 
-    fn end(&mut self, key: &Key, end: End) {
+    fn end(&mut self, key: &Key, undo: Undo) {
         let Some(standing) = self.standing.get_mut(key) else { return };
         standing.due = None;
-        let run = CommandRun { undo: Some(end), ..standing.run.clone() };
-        self.changes.push_back(Change::Run(Box::new(run)));
+        standing.run.undo = Some(undo);
+        self.changes.push_back(Change::Run(Box::new(standing.run.clone())));
     }
 }
 
@@ -209,7 +211,7 @@ mod tests {
         }
     }
 
-    fn asked(runs: &mut Runs) -> Vec<(String, Option<End>)> {
+    fn asked(runs: &mut Runs) -> Vec<(String, Option<Undo>)> {
         std::iter::from_fn(|| runs.next_change())
             .map(|change| match change {
                 Change::Run(run) => (format!("{} {}", run.on_record(), run.source), run.undo),
@@ -232,9 +234,9 @@ mod tests {
         runs.handle_timeout(now(59).mono);
         assert_eq!(asked(&mut runs), [("x 192.0.2.1".to_owned(), None)]);
         runs.handle_timeout(now(60).mono);
-        assert_eq!(asked(&mut runs), [("x 192.0.2.1".to_owned(), Some(End::Expired))]);
+        assert_eq!(asked(&mut runs), [("x 192.0.2.1".to_owned(), Some(Undo::EXPIRED))]);
         assert!(runs.repeats(&key(&add), Moment::now(&now(60))), "it is being undone");
-        runs.ran(&CommandRun { undo: Some(End::Expired), ..add.clone() }, true, None, &now(61));
+        runs.ran(&CommandRun { undo: Some(Undo::EXPIRED), ..add.clone() }, true, None, &now(61));
         assert!(!runs.repeats(&key(&add), Moment::now(&now(61))));
     }
 
@@ -267,13 +269,19 @@ mod tests {
         assert!(runs.repeats(&key(&other_source), Moment::now(&now(0))), "one run for a user");
         runs.ran(&add, true, None, &now(1));
         asked(&mut runs);
-        assert_eq!(runs.undo(|run| run.user.as_deref() == Some("bob")), 0);
-        assert_eq!(runs.undo(|run| run.user.as_deref() == Some("root")), 1);
-        assert_eq!(runs.undo(|_| true), 0, "it is under way");
-        let undo = CommandRun { undo: Some(End::Lifted), ..add };
-        assert_eq!(asked(&mut runs), [("lock root 192.0.2.1".to_owned(), Some(End::Lifted))]);
-        runs.ran(&undo, true, Some(MINUTE), &now(10));
+        assert_eq!(runs.undo(|run| run.user.as_deref() == Some("bob"), 1000), 0);
+        assert_eq!(runs.undo(|run| run.user.as_deref() == Some("root"), 1000), 1);
+        assert_eq!(runs.undo(|_| true, 0), 0, "it is under way");
+        let undo = CommandRun { undo: Some(Undo::lifted_by(1000)), ..add };
+        assert_eq!(asked(&mut runs), [("lock root 192.0.2.1".to_owned(), undo.undo)]);
+        runs.ran(&undo, false, Some(MINUTE), &now(10));
         assert_eq!(runs.poll_timeout(), Some(now(70).mono));
+        runs.handle_timeout(now(70).mono);
+        assert_eq!(
+            asked(&mut runs),
+            [("lock root 192.0.2.1".to_owned(), undo.undo)],
+            "for the same operator"
+        );
     }
 
     #[test]

@@ -12,10 +12,13 @@ use crate::config::LOCK_ACCOUNT;
 use crate::control::wire;
 use crate::lockout;
 use crate::run::{self, Outcome};
-use crate::store::{Ran, Standing, Write};
+use crate::store::{Act, Ran, Standing, Write};
 
 /// After how long an account that could not be unlocked is tried again.
 const UNLOCK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The longest name of an account that goes on record, in characters; useradd(8) makes none longer than 32.
+const MAX_USER: usize = 64;
 
 impl Daemon {
     pub(super) fn order_commands(&mut self, changes: &[Change]) {
@@ -40,7 +43,7 @@ impl Daemon {
     /// Has an account unlocked before its time.
     pub(super) fn unlock(&mut self, user: &str, uid: u32) -> wire::Done {
         let locked = |run: &CommandRun| run.per_user && run.user.as_deref() == Some(user);
-        let mut done = wire::Done { done: self.engine.undo(locked), ..wire::Done::default() };
+        let mut done = wire::Done { done: self.engine.undo(locked, uid), ..wire::Done::default() };
         if done.done == 0 {
             let reason =
                 format!("{user:?} is not locked by xdpban, or is being locked or unlocked right now");
@@ -48,6 +51,8 @@ impl Daemon {
         } else {
             log::info!("uid {uid} has {user:?} unlocked");
         }
+        let name = user.chars().take(MAX_USER).collect();
+        self.act(Some(uid), Act::Unlock { user: name, done: done.done > 0 });
         self.carry_out(Cause::Other);
         done
     }

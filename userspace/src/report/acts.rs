@@ -33,6 +33,13 @@ pub(super) fn told(record: &Record, body: &Value) -> Told {
         }
         "operator.unblock" if body["all"] == true => format!("lifted all blocks{}", ending(body)),
         "operator.unblock" => format!("lifted the block of {}{}", targets(body), ending(body)),
+        "operator.unlock" => {
+            let user = text("user").unwrap_or_default();
+            match body["done"] == true {
+                true => format!("had the account {user} unlocked"),
+                false => format!("asked to unlock the account {user}, which xdpban had not locked"),
+            }
+        }
         "operator.detach" => format!("took xdpban off {}", texts(&body["interfaces"])),
         "trial.began" => format!("began a trial of {}", seconds(number("for_s"))),
         "trial.confirmed" => "confirmed the trial".to_owned(),
@@ -162,6 +169,16 @@ mod tests {
                 "operator.unblock",
                 r#"{"count":1,"targets":["203.0.113.7"],"all":false,"reason":"a customer","done":1,"refused":0}"#,
                 act("lifted the block of 203.0.113.7: a customer"),
+            ),
+            (
+                "operator.unlock",
+                r#"{"user":"alice","done":true,"uid":0}"#,
+                act("had the account alice unlocked"),
+            ),
+            (
+                "operator.unlock",
+                r#"{"user":"bob","done":false,"uid":0}"#,
+                act("asked to unlock the account bob, which xdpban had not locked"),
             ),
             (
                 "config.changed",

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
-use xdpban_engine::change::{Block, End, Origin};
+use xdpban_engine::change::{Block, Origin, Undo};
 use xdpban_engine::measure::Measure;
 use xdpban_engine::target::Target;
 
@@ -64,7 +64,7 @@ fn scripts(scripts: &[(&str, &str)]) -> Vec<Command> {
 }
 
 /// The run of a command for the source with this number, which is to be undone after an hour.
-fn run(command: &str, source: u32, undo: Option<End>) -> CommandRun {
+fn run(command: &str, source: u32, undo: Option<Undo>) -> CommandRun {
     let (source, now) = (Ipv4Addr::from_bits(source).into(), clock::now());
     CommandRun {
         command: command.into(),
@@ -102,7 +102,7 @@ async fn whatever_falls_due_at_once_is_undone_and_what_answers_matches_is_bounde
     let commands = scripts(&[("note", &note), ("slow", "sleep 60")]);
     let (mut runner, mut outcomes) = Runner::start(&commands, directory.path()).unwrap();
     for source in 0..DUE {
-        runner.submit(&run("note", source, Some(End::Expired))).unwrap();
+        runner.submit(&run("note", source, Some(Undo::EXPIRED))).unwrap();
     }
     for _ in 0..DUE {
         let outcome = outcomes.recv().await.unwrap();

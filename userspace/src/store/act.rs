@@ -80,6 +80,13 @@ pub enum Act {
         /// How many were not.
         refused: usize,
     },
+    /// An operator asked for an account to be unlocked before its time.
+    Unlock {
+        /// The account.
+        user: String,
+        /// Whether it was locked by xdpban, and is being unlocked.
+        done: bool,
+    },
     /// The controller runs on trial: unless it is confirmed, everything is taken off.
     TrialBegan {
         /// After how long, in seconds.
@@ -144,6 +151,7 @@ impl Act {
             Act::ConfigRefused { .. } => "config.refused",
             Act::Block { .. } => "operator.block",
             Act::Unblock { .. } => "operator.unblock",
+            Act::Unlock { .. } => "operator.unlock",
             Act::TrialBegan { .. } => "trial.began",
             Act::TrialConfirmed {} => "trial.confirmed",
             Act::TrialEnded {} => "trial.ended",

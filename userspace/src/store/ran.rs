@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
-use xdpban_engine::change::{Block, End};
+use xdpban_engine::change::{Block, Undo};
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Now, Wall};
 
@@ -45,7 +45,7 @@ pub enum Step {
     /// command failed and nothing of it stands.
     Add,
     /// The one that undoes it, because of this. Closes the incident, as failed where the command failed.
-    Delete(End),
+    Delete(Undo),
 }
 
 /// How a command ended.
@@ -105,7 +105,7 @@ impl Ran {
             None => None,
             Some(why) => match self.step {
                 Step::Add => Some(self.open(ledger, why, failure.as_deref())?),
-                Step::Delete(end) => self.close(ledger, why, end, failure.as_deref())?,
+                Step::Delete(undo) => self.close(ledger, why, undo, failure.as_deref())?,
             },
         };
         #[derive(Serialize)]
@@ -175,18 +175,20 @@ impl Ran {
         &self,
         ledger: &mut Ledger<'_>,
         why: &Block,
-        end: End,
+        undo: Undo,
         failure: Option<&str>,
     ) -> rusqlite::Result<Option<i64>> {
         let id = self.in_force(ledger.connection, &why.target)?;
         if let Some(id) = id {
+            let Undo { end, uid } = undo;
             let (outcome, reason) = write::outcome(end);
-            let undone = failure.map(|failure| format!("not undone: {failure}"));
-            let close = match &undone {
-                Some(why) => Close { outcome: Outcome::Failed, at: self.at, reason: Some(why), uid: None },
-                None => Close { outcome, at: self.at, reason, uid: None },
+            let by = uid.map(|uid| format!("by uid {uid}"));
+            let not_undone = failure.map(|failure| format!("not undone: {failure}"));
+            let (outcome, reason) = match &not_undone {
+                Some(why) => (Outcome::Failed, Some(&**why)),
+                None => (outcome, by.as_deref().or(reason)),
             };
-            close.apply(ledger, id)?;
+            Close { outcome, at: self.at, reason, uid }.apply(ledger, id)?;
         }
         Ok(id)
     }

@@ -42,9 +42,9 @@ impl Engine {
         self.runs.restore(runs, &now);
     }
 
-    /// Has undone, before its time, what `chosen` says; returns how many runs that takes.
-    pub fn undo(&mut self, chosen: impl Fn(&CommandRun) -> bool) -> usize {
-        self.runs.undo(chosen)
+    /// Has undone, before its time, what `chosen` says, for the operator with this user id; returns how many runs that takes.
+    pub fn undo(&mut self, chosen: impl Fn(&CommandRun) -> bool, uid: u32) -> usize {
+        self.runs.undo(chosen, uid)
     }
 
     /// What is to be undone yet.
@@ -130,7 +130,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Change, End};
+    use crate::change::{Change, Undo};
     use crate::engine::tests::{Lab, policy};
     use crate::policy::{Policy, Response};
     use crate::rules::RuleId;
@@ -224,8 +224,8 @@ mod tests {
         };
         assert_eq!(lab.engine.handle_match(&found, b"", lab.now), None);
         assert_eq!(drain(&mut lab), ["run a None Some(31151)"]);
-        assert_eq!(lab.engine.undo(|_| true), 1);
+        assert_eq!(lab.engine.undo(|_| true, 1000), 1);
         let Some(Change::Run(run)) = lab.engine.next_change() else { panic!() };
-        assert_eq!((run.undo, run.why.attempts), (Some(End::Lifted), 3));
+        assert_eq!((run.undo, run.why.attempts), (Some(Undo::lifted_by(1000)), 3));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use xdpban_engine::change::Undo;
+
 use super::*;
 use crate::store::ran::Step;
 
@@ -91,7 +93,7 @@ fn what_was_written_is_intact() {
     assert_eq!((verified.records, verified.incidents), (16, 10));
 
     store.write(&[ended(&block("203.0.113.3", 600), End::Evicted, 3), counts("203.0.113.4", 99)]).unwrap();
-    store.write(&[Write::Ran(Box::new(ran(Step::Delete(End::Expired), Exit::TimedOut)))]).unwrap();
+    store.write(&[Write::Ran(Box::new(ran(Step::Delete(Undo::EXPIRED), Exit::TimedOut)))]).unwrap();
     let removed = Write::Disallow {
         network: target("192.0.2.0/24"),
         reason: "removed".to_owned(),
@@ -283,7 +285,7 @@ fn commands_are_incidents_of_their_own() {
     assert_eq!(store.in_force(&now()).unwrap().len(), 7);
     let [standing] = &store.commands(&now()).unwrap()[..] else { panic!() };
     assert_eq!((&*standing.command, &standing.why), ("lock-account", &block("203.0.113.9", 100)));
-    store.write(&[Write::Ran(Box::new(ran(Step::Delete(End::Expired), Exit::Status(0))))]).unwrap();
+    store.write(&[Write::Ran(Box::new(ran(Step::Delete(Undo::EXPIRED), Exit::Status(0))))]).unwrap();
     assert_eq!(store.commands(&now()).unwrap(), []);
     assert_eq!(store.in_force(&now()).unwrap().len(), 7);
 
@@ -308,8 +310,12 @@ fn what_failed_and_stands_all_the_same_is_to_be_undone() {
     assert_eq!(&*standing.command, "lock-account");
     let ran_at = |kind: &str| records(directory.path()).into_iter().filter(|r| r.kind == kind).count();
     assert_eq!((ran_at("command.ran"), ran_at("incident.ended")), (1, 0));
-    store.write(&[Write::Ran(Box::new(ran(Step::Delete(End::Expired), Exit::Status(0))))]).unwrap();
+    let unlocked = ran(Step::Delete(Undo::lifted_by(1000)), Exit::Status(0));
+    store.write(&[Write::Ran(Box::new(unlocked))]).unwrap();
     assert_eq!(store.commands(&now()).unwrap(), []);
+    let [incident] = &store.incidents(&all(1)).unwrap()[..] else { panic!() };
+    assert_eq!((incident.outcome, incident.outcome_uid), (Outcome::Lifted, Some(1000)));
+    assert_eq!(incident.outcome_reason.as_deref(), Some("by uid 1000"));
     assert_eq!(verify(&store).faults, []);
 }
 
