@@ -160,6 +160,48 @@ fn hundreds_that_fall_due_at_once_are_each_undone_once() -> Result<()> {
     Ok(())
 }
 
+/// Notes for which source it ran, and hangs unless it undoes something.
+const HANG: &str = "echo $XDPBAN_SRCIP >> ${0%/*}/notes/$XDPBAN_COMMAND; [ $XDPBAN_COMMAND = add ] || exit 0; \
+    trap '' TERM; echo $$ >> ${0%/*}/notes/pids; sleep 1000; true";
+
+#[test]
+fn what_a_stop_cuts_off_is_undone_and_what_waits_is_on_record() -> Result<()> {
+    let lab = Lab::new()?;
+    let notes = notebook(&lab)?;
+    let program = script(&lab, "hang", HANG)?;
+    let config = config(&lab, &program, "timeout = \"20s\"\ntime_limit = \"10m\"\nat_most = 1");
+    let controller = lab.start_controller(&config)?;
+    for (host, pid) in (1_u8..=3).zip(5000..) {
+        lab.log().invalid_user(pid, &format!("10.99.90.{host}"))?;
+    }
+    lab.eventually("one hangs", SOON, |_| Ok(notes.join("pids").exists()))?;
+    lab.has_read_the_log()?;
+    let (status, took) = controller.stop()?;
+    assert!(status.success() && took < Duration::from_secs(8), "{status} after {took:?}");
+    let pid = fs::read_to_string(notes.join("pids"))?;
+    let group = format!("ps -o pid= -o pgid= -o stat= -e | awk '$2 == {} && $3 !~ /^Z/'", pid.trim());
+    assert_eq!(lab.sh(&group)?, "");
+
+    let _controller = lab.start_controller(&config)?;
+    let run = |host: u8| -> Result<Value> {
+        let show = lab.show(&format!("10.99.90.{host}"))?;
+        let incidents = show["incidents"].as_array().cloned().unwrap_or_default();
+        incidents.into_iter().find(|it| it["action"] == "run").context("the run is not on record")
+    };
+    let cut_off = run(1)?;
+    assert_eq!(cut_off["outcome"], "in_force", "{cut_off}");
+    assert!(cut_off["outcome_reason"].to_string().contains("as the controller stopped"), "{cut_off}");
+    for host in [2, 3] {
+        let waited = run(host)?;
+        assert_eq!(waited["outcome"], "failed", "{waited}");
+        assert!(waited["outcome_reason"].to_string().contains("before its turn came"), "{waited}");
+    }
+    let limit = Duration::from_secs(30);
+    lab.eventually("what was cut off is undone", limit, |_| Ok(run(1)?["outcome"] == "expired"))?;
+    assert_eq!(fs::read_to_string(notes.join("delete"))?, "10.99.90.1\n");
+    Ok(())
+}
+
 /// Ignores SIGTERM, floods its output, forks, and does not end.
 const HOSTILE: &str = "trap '' TERM; echo $$ >> ${0%/*}/notes/pids; \
     (trap '' TERM; sleep 1000) & (trap '' TERM; sleep 1000) & while :; do echo flood; done";

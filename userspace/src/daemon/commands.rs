@@ -40,6 +40,15 @@ impl Daemon {
         self.ran(outcome.run.as_ref(), outcome.ran);
     }
 
+    /// Ends the commands, and hears what became of those that ran or waited.
+    pub(super) async fn end_commands(&mut self) {
+        self.runner.close();
+        while let Some(outcome) = self.outcomes.recv().await {
+            self.command_ended(outcome);
+        }
+        self.runner.stop();
+    }
+
     /// Has an account unlocked before its time.
     pub(super) fn unlock(&mut self, user: &str, uid: u32) -> wire::Done {
         let locked = |run: &CommandRun| run.per_user && run.user.as_deref() == Some(user);

@@ -42,10 +42,7 @@ impl Daemon {
         }
         self.reports.close();
         self.sources.stop();
-        while let Ok(outcome) = self.outcomes.try_recv() {
-            self.command_ended(outcome);
-        }
-        self.runner.stop();
+        self.end_commands().await;
         self.record_counts();
         self.act(None, Act::Stopped { version: env!("CARGO_PKG_VERSION") });
         self.store.record(self.writes.drain(..));

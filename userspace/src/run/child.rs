@@ -1,6 +1,7 @@
 //! One run of a command, as a process apart: its own user, session, environment and time limit.
 #![allow(unsafe_code, reason = "what the child does before it becomes the command")]
 
+use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,10 +17,11 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
 
+use super::cut::Cut;
 use super::output::Output;
 use crate::store::Exit;
 
-/// Between asking a command to end and killing it.
+/// Between asking a command to end and killing it, and for how long one is waited for that is about to start.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What is read at once.
@@ -45,22 +47,29 @@ pub(super) struct Ended {
     pub(super) took: Duration,
 }
 
-/// Runs a command to its end, which comes soon after its time limit at the latest: whatever it leaves running in its
+/// Runs a command to its end, which comes soon after its time limit or `cut` at the latest: whatever it leaves running in its
 /// process group is killed.
-pub(super) async fn run(job: Job) -> Ended {
+pub(super) async fn run(job: Job, cut: &Cut) -> Ended {
     let start = Instant::now();
     let mut output = Output::default();
-    let exit = match attend(job, &mut output).await {
+    let exit = match attend(job, cut, &mut output).await {
         Ok(exit) => exit,
         Err(error) => Exit::NotRun(error),
     };
     Ended { exit, output: output.text(), took: start.elapsed() }
 }
 
-async fn attend(job: Job, output: &mut Output) -> Result<Exit, String> {
+async fn attend(job: Job, cut: &Cut, output: &mut Output) -> Result<Exit, String> {
     let (time_limit, input) = (job.time_limit, job.input.clone());
+    let too_late = async {
+        cut.comes().await;
+        tokio::time::sleep(GRACE).await;
+    };
     // Looking up an account may ask a directory on the network, and starting a program may wait for a file system.
-    let spawned = spawn_blocking(move || spawn(&job)).await.map_err(|error| error.to_string())?;
+    let spawned = tokio::select! {
+        spawned = spawn_blocking(move || spawn(&job)) => spawned.map_err(|error| error.to_string())?,
+        () = too_late => return Ok(Exit::CutOff),
+    };
     let (mut child, pipe) = spawned?;
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
     let pipe = pipe::Receiver::from_owned_fd(pipe).map_err(|error| error.to_string())?;
@@ -88,38 +97,40 @@ async fn attend(job: Job, output: &mut Output) -> Result<Exit, String> {
     };
     let talk = async {
         tokio::join!(feed, read);
-        std::future::pending::<()>().await;
+        std::future::pending::<Infallible>().await
     };
     tokio::pin!(talk);
     let status = tokio::select! {
-        status = child.wait() => Some(status),
-        () = tokio::time::sleep(time_limit) => None,
-        () = &mut talk => None,
+        status = child.wait() => Ok(status),
+        () = tokio::time::sleep(time_limit) => Err(Exit::TimedOut),
+        () = cut.comes() => Err(Exit::CutOff),
+        never = &mut talk => match never {},
     };
+    let mut gone = true;
     let exit = match status {
-        Some(status) => status.map(exit_of).map_err(|error| error.to_string()),
-        None => {
+        Ok(status) => status.map(exit_of).map_err(|error| error.to_string()),
+        Err(ended) => {
             signal(group, Signal::SIGTERM);
-            tokio::select! {
-                _ = child.wait() => {}
-                () = tokio::time::sleep(GRACE) => {}
-                () = &mut talk => {}
-            }
-            Ok(Exit::TimedOut)
+            gone = tokio::select! {
+                _ = child.wait() => true,
+                () = tokio::time::sleep(GRACE) => false,
+                never = &mut talk => match never {},
+            };
+            Ok(ended)
         }
     };
     // Its children that stayed in its group end with it.
     signal(group, Signal::SIGKILL);
-    if status_missing(&exit) {
-        child.wait().await.map_err(|error| error.to_string())?;
+    if !gone {
+        tokio::select! {
+            status = child.wait() => drop(status.map_err(|error| error.to_string())?),
+            // One that waits for a broken disk cannot be killed, and must not keep the controller from stopping.
+            () = cut.comes() => {}
+        }
     }
     // What it wrote last may not have been read.
     tokio::time::timeout(Duration::from_millis(10), &mut talk).await.ok();
     exit
-}
-
-fn status_missing(exit: &Result<Exit, String>) -> bool {
-    matches!(exit, Ok(Exit::TimedOut))
 }
 
 fn exit_of(status: ExitStatus) -> Exit {

@@ -5,6 +5,7 @@
 //! room.
 
 mod child;
+mod cut;
 mod event;
 mod notify;
 mod output;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use xdpban_engine::change::CommandRun;
 
@@ -29,12 +30,17 @@ use crate::config::{Command, What};
 use crate::lockout;
 use crate::store::{Exit, Ran, Step};
 use child::{Ended, Job};
+use cut::Cut;
 use queue::{Queue, Waiting};
 
 pub use event::restored;
 
 /// Outcomes that may wait for the loop; a command whose outcome waits holds its place.
 const OUTCOMES: usize = 64;
+
+/// For how long what runs and waits goes on when the controller stops, before it is cut off: with what it takes to end it, a part of
+/// TimeoutStopSec in packaging/xdpban.service.
+const AT_STOP: Duration = Duration::from_secs(2);
 
 /// How much longer than it may take curl gets, which ends by itself and says what it waited for.
 const FOR_CURL: Duration = Duration::from_secs(5);
@@ -50,7 +56,9 @@ pub struct Outcome {
 /// The commands of the configuration, and the thread that runs them.
 pub struct Runner {
     queues: HashMap<Arc<str>, (Command, Queue)>,
-    outcomes: mpsc::Sender<Outcome>,
+    /// None once it is closed.
+    outcomes: Option<mpsc::Sender<Outcome>>,
+    cut: watch::Sender<bool>,
     state: PathBuf,
     runtime: Handle,
     stop: Option<oneshot::Sender<()>>,
@@ -70,12 +78,13 @@ impl Runner {
         let thread = std::thread::Builder::new().name("commands".to_owned()).spawn(move || {
             // An error is that the other end is gone, which means the same.
             runtime.block_on(stopped).ok();
-            // What still starts is not waited for.
+            // What hangs while it starts is not waited for.
             runtime.shutdown_background();
         })?;
         let mut runner = Runner {
             queues: HashMap::new(),
-            outcomes,
+            outcomes: Some(outcomes),
+            cut: watch::Sender::new(false),
             state: state.to_owned(),
             runtime: handle,
             stop: Some(stop),
@@ -87,6 +96,7 @@ impl Runner {
 
     /// Goes on with other commands. What waits for those that are gone, or are no longer the same, is still run.
     pub fn replace(&mut self, commands: &[Command]) {
+        let Some(outcomes) = &self.outcomes else { return };
         self.queues.retain(|_, (known, _)| commands.contains(known));
         for command in commands {
             if self.queues.contains_key(&command.name) {
@@ -96,7 +106,8 @@ impl Runner {
             let worker = Worker {
                 command: command.clone(),
                 state: self.state.clone(),
-                outcomes: self.outcomes.clone(),
+                outcomes: outcomes.clone(),
+                cut: Cut(self.cut.subscribe()),
             };
             match command.digest {
                 Some(every) => drop(self.runtime.spawn(Arc::new(worker).gather(waiting, every))),
@@ -112,13 +123,23 @@ impl Runner {
             Some((_, queue)) => queue.push(run.clone()),
             None => Err("the configuration has no such command any longer".to_owned()),
         };
-        taken.map_err(|why| {
-            let ended = Ended { exit: Exit::NotRun(why), output: String::new(), took: Duration::ZERO };
-            Box::new(ran(&run.on_record(), Some(run), &event::of(run), ended))
-        })
+        taken.map_err(|why| Box::new(not_run(run, why)))
     }
 
-    /// Ends the thread, and with it the commands that still run: what was to be undone is undone after the next start.
+    /// Takes no more runs. What runs or waits has a moment left to end by itself, and is cut off or left undone then; outcomes come
+    /// until all of it has ended, and then none any more. What waits to undo something has no outcome: it is undone after the next
+    /// start.
+    pub fn close(&mut self) {
+        self.queues.clear();
+        self.outcomes = None;
+        let cut = self.cut.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(AT_STOP).await;
+            cut.send_replace(true);
+        });
+    }
+
+    /// Ends the thread, once all outcomes have come.
     pub fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             // An error is that it has ended.
@@ -137,11 +158,25 @@ struct Worker {
     command: Command,
     state: PathBuf,
     outcomes: mpsc::Sender<Outcome>,
+    cut: Cut,
 }
 
 impl Worker {
-    /// Runs what waits, so much at once as may be.
+    /// Runs what waits, so much at once as may be, and says what did not have its turn.
     async fn work(self: Arc<Worker>, mut waiting: Waiting) {
+        tokio::select! {
+            biased;
+            () = self.cut.comes() => {}
+            () = Arc::clone(&self).take_turns(&mut waiting) => return,
+        }
+        while let Some(run) = waiting.next_add().await {
+            let why = "the controller stopped before its turn came".to_owned();
+            let ran = not_run(&run, why);
+            self.tell(Outcome { run: Some(run), ran }).await;
+        }
+    }
+
+    async fn take_turns(self: Arc<Worker>, waiting: &mut Waiting) {
         let places = Arc::new(Semaphore::new(self.command.at_most as usize));
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             let Some(run) = waiting.next().await else { return };
@@ -189,18 +224,19 @@ impl Worker {
 
     /// Whether what a run was to do stands although it failed. Of an account that may be locked there is a note.
     async fn stands(&self, run: &CommandRun, exit: &Exit) -> bool {
-        let (None, Some(user), What::LockAccount) = (run.undo, run.user.clone(), &self.command.what) else {
-            return false;
-        };
         if exit.failure().is_none() {
             return false;
         }
+        let (None, Some(user), What::LockAccount) = (run.undo, run.user.clone(), &self.command.what) else {
+            // It may have done some of it.
+            return *exit == Exit::CutOff && run.why.expires.is_some();
+        };
         let state = self.state.clone();
         spawn_blocking(move || lockout::may_be_locked(&state, &user)).await.unwrap_or(true)
     }
 
     async fn run(&self, event: &Value) -> Ended {
-        tried(&self.command.retry, || child::run(self.job(event))).await
+        tried(&self.command.retry, &self.cut, || child::run(self.job(event), &self.cut)).await
     }
 
     fn job(&self, event: &Value) -> Job {
@@ -231,16 +267,25 @@ impl Worker {
     }
 }
 
-/// Tries, and tries again after each of `waits` as long as it fails; returns what came of the last try.
-async fn tried<T: Future<Output = Ended>>(waits: &[Duration], attempt: impl Fn() -> T) -> Ended {
+/// Tries, and tries again after each of `waits` as long as it fails, until `cut` comes; returns what came of the last try.
+async fn tried<T: Future<Output = Ended>>(waits: &[Duration], cut: &Cut, attempt: impl Fn() -> T) -> Ended {
     for wait in waits {
         let ended = attempt().await;
         if ended.exit.failure().is_none() {
             return ended;
         }
-        tokio::time::sleep(*wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(*wait) => {}
+            () = cut.comes() => return ended,
+        }
     }
     attempt().await
+}
+
+/// What goes on record of a run that there was not.
+fn not_run(run: &CommandRun, why: String) -> Ran {
+    let ended = Ended { exit: Exit::NotRun(why), output: String::new(), took: Duration::ZERO };
+    ran(&run.on_record(), Some(run), &event::of(run), ended)
 }
 
 /// What goes on record of a run.

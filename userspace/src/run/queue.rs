@@ -50,4 +50,9 @@ impl Waiting {
             else => None,
         }
     }
+
+    /// The next that does not undo anything.
+    pub(super) async fn next_add(&mut self) -> Option<CommandRun> {
+        self.adds.recv().await
+    }
 }

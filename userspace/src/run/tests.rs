@@ -29,7 +29,8 @@ async fn tries(command: &Command, succeeds: usize, took: Duration) -> (Vec<u64>,
         let status = i32::from(tries.borrow().len() != succeeds);
         Ended { exit: Exit::Status(status), output: String::new(), took }
     };
-    let exit = tried(&command.retry, attempt).await.exit;
+    let cut = watch::Sender::new(false);
+    let exit = tried(&command.retry, &Cut(cut.subscribe()), attempt).await.exit;
     (tries.into_inner(), exit)
 }
 
@@ -121,4 +122,43 @@ async fn whatever_falls_due_at_once_is_undone_and_what_answers_matches_is_bounde
     assert!((231..=236).contains(&refused.len()), "{}", refused.len());
     assert_eq!(refused[0].exit, Exit::NotRun("64 of its runs wait already".to_owned()));
     runner.stop();
+}
+
+#[tokio::test]
+async fn what_still_runs_at_a_stop_is_cut_off_and_what_waits_is_left_undone() {
+    let directory = directory();
+    let pids = directory.path().join("pids");
+    let hang = format!("trap '' TERM; echo $$ >> {}; sleep 60; true", pids.display());
+    let commands = scripts(&[("quick", "sleep 0.5"), ("hang", &hang)]);
+    let (mut runner, mut outcomes) = Runner::start(&commands, directory.path()).unwrap();
+    runner.submit(&run("quick", 1, None)).unwrap();
+    for source in 1..=6 {
+        runner.submit(&run("hang", source, None)).unwrap();
+    }
+    let under_way = || fs::read_to_string(&pids).unwrap_or_default().lines().count() == 4;
+    while !under_way() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    runner.submit(&run("hang", 7, Some(Undo::EXPIRED))).unwrap();
+    let begin = Instant::now();
+    runner.close();
+    let mut came = Vec::new();
+    while let Some(Outcome { run, ran }) = outcomes.recv().await {
+        came.push((run.unwrap().source, ran.command.to_string(), ran.exit, ran.stands));
+    }
+    runner.stop();
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    came.sort_by_key(|(source, command, ..)| (command.clone(), *source));
+    let told = |source, command: &str, exit: &Exit, stands| {
+        (Ipv4Addr::from_bits(source).into(), command.to_owned(), exit.clone(), stands)
+    };
+    let not_run = Exit::NotRun("the controller stopped before its turn came".to_owned());
+    let hung = (1..=4).map(|source| told(source, "hang", &Exit::CutOff, true));
+    let waited = (5..=6).map(|source| told(source, "hang", &not_run, false));
+    let quick = told(1, "quick", &Exit::Status(0), false);
+    assert_eq!(came, hung.chain(waited).chain([quick]).collect::<Vec<_>>());
+    for pid in fs::read_to_string(&pids).unwrap().lines() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
 }

@@ -44,7 +44,7 @@ pub enum Step {
     /// The first. Opens an incident: in force until it is undone, done where it is never to be undone, failed where the
     /// command failed and nothing of it stands.
     Add,
-    /// The one that undoes it, because of this. Closes the incident, as failed where the command failed.
+    /// The one that undoes it, because of this. Closes the incident, as failed where the command failed, unless that stands.
     Delete(Undo),
 }
 
@@ -57,6 +57,8 @@ pub enum Exit {
     Signal(i32),
     /// It was killed, as it took too long.
     TimedOut,
+    /// It was ended, as the controller stopped.
+    CutOff,
     /// It could not be run; why, in words.
     NotRun(String),
 }
@@ -80,6 +82,7 @@ impl Exit {
             Exit::Status(status) => Some(format!("the command ended with status {status}")),
             Exit::Signal(signal) => Some(format!("the command was ended by signal {signal}")),
             Exit::TimedOut => Some("the command took too long and was killed".to_owned()),
+            Exit::CutOff => Some("the command was cut off, as the controller stopped".to_owned()),
             Exit::NotRun(why) => Some(format!("the command could not be run: {why}")),
         }
     }
@@ -165,6 +168,10 @@ impl Ran {
         };
         if outcome == Outcome::InForce {
             columns.set("outcome", outcome.name());
+            if let Some(failure) = failure {
+                let why = format!("{failure}; what it may have done is to be undone yet");
+                columns.set("outcome_reason", why);
+            }
         } else {
             Close { outcome, at: self.at, reason: failure, uid: None }.set(&mut columns);
         }
@@ -179,7 +186,9 @@ impl Ran {
         failure: Option<&str>,
     ) -> rusqlite::Result<Option<i64>> {
         let id = self.in_force(ledger.connection, &why.target)?;
-        if let Some(id) = id {
+        if let Some(id) = id
+            && !self.stands
+        {
             let Undo { end, uid } = undo;
             let (outcome, reason) = write::outcome(end);
             let by = uid.map(|uid| format!("by uid {uid}"));

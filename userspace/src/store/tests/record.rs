@@ -310,6 +310,9 @@ fn what_failed_and_stands_all_the_same_is_to_be_undone() {
     assert_eq!(&*standing.command, "lock-account");
     let ran_at = |kind: &str| records(directory.path()).into_iter().filter(|r| r.kind == kind).count();
     assert_eq!((ran_at("command.ran"), ran_at("incident.ended")), (1, 0));
+    let cut_off = Ran { stands: true, ..ran(Step::Delete(Undo::EXPIRED), Exit::CutOff) };
+    store.write(&[Write::Ran(Box::new(cut_off))]).unwrap();
+    assert_eq!(store.commands(&now()).unwrap().len(), 1);
     let unlocked = ran(Step::Delete(Undo::lifted_by(1000)), Exit::Status(0));
     store.write(&[Write::Ran(Box::new(unlocked))]).unwrap();
     assert_eq!(store.commands(&now()).unwrap(), []);
