@@ -116,9 +116,12 @@ fn a_dry_run_counts_and_drops_nothing() -> Result<()> {
     assert!(dropped.is_some_and(|dropped| dropped >= 200), "{dropped:?}");
     assert_eq!(lab.show(ATTACKER)?["verdict"], "pass");
     assert_eq!(lab.status()?["enforcing"], false);
-    for command in [["status"].as_slice(), &["list"], &["show", ATTACKER]] {
+    for command in
+        [["status"].as_slice(), &["list"], &["show", ATTACKER], &["block", "198.51.100.7", "--for", "1m"]]
+    {
         lab.xdpban(command)?.success()?.stdout_has("dry run")?;
     }
+    lab.xdpban(&["incidents"])?.success()?.stdout_has("would block")?.stdout_has("would be dropped")?;
 
     lab.write_config(&lab.config())?;
     controller.reload()?;
@@ -127,7 +130,18 @@ fn a_dry_run_counts_and_drops_nothing() -> Result<()> {
     controller.stop()?;
     let _controller = lab.start_controller_with(&["run", "--dry-run"])?;
     assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
-    assert_eq!(lab.targets()?, [ATTACKER]);
+    assert_eq!(lab.targets()?.len(), 2);
+
+    // Each time has an incident of its own, so that what was dropped is not what would have been.
+    let on_record = incidents(&lab)?;
+    let runs: Vec<_> =
+        on_record.iter().map(|incident| (&incident["dry_run"], &incident["outcome"])).collect();
+    let (yes, no, lifted) = (&json!(true), &json!(false), &json!("lifted"));
+    assert_eq!(runs, [(yes, lifted), (no, lifted), (yes, &json!("in_force"))]);
+    let packets: Vec<u64> =
+        on_record.iter().filter_map(|incident| incident["dropped_packets"].as_u64()).collect();
+    assert!(packets[0] >= 200 && (1..200).contains(&packets[1]), "{packets:?}");
+    lab.xdpban(&["verify-record"])?.success()?;
     Ok(())
 }
 

@@ -112,7 +112,7 @@ impl Filled {
 
     fn started(&mut self, at: Wall) {
         let (interfaces, sources) = (vec!["eth0".to_owned()], vec!["file /var/log/auth.log".to_owned()]);
-        let act = Act::Started { version: VERSION, pid: 812, interfaces, sources };
+        let act = Act::Started { version: VERSION, pid: 812, interfaces, sources, dry_run: false };
         self.waiting.push(Write::Act { at, uid: None, act });
     }
 
@@ -135,6 +135,7 @@ impl Filled {
                 took,
                 uid,
                 from: (0, 0),
+                dry_run: false,
             });
             let ends = match block.expires {
                 Some(_) if self.random.one_of(LIFTED) => Wall(at.0 + 30 * SECOND),

@@ -4,6 +4,7 @@ use std::io::BufRead;
 use std::path::Path;
 
 use super::args::{Block, Unblock};
+use super::list::DRY_RUN;
 use super::{CliError, complain, open, print, print_json};
 use crate::control::client::{Client, ClientError};
 use crate::control::wire::{self, BlockRequest, Done, Refusal, UnblockRequest};
@@ -35,7 +36,11 @@ pub(super) fn block(client: &Client, args: &Block, json: bool) -> Result<(), Cli
         Some(timeout) => format!("for {}", human::duration(timeout)),
         None => "until unblocked".to_owned(),
     };
-    tell(&done, &format!("{done_to} {how_long}"), json)
+    let what = match done.dry_run {
+        true => format!("would be {done_to} {how_long}; {DRY_RUN}"),
+        false => format!("{done_to} {how_long}"),
+    };
+    tell(&done, &what, json)
 }
 
 /// What befalls the packets.
@@ -70,6 +75,7 @@ fn in_parts(
         all.done += done.done;
         all.refused.extend(done.refused);
         all.unrecorded = done.unrecorded;
+        all.dry_run = done.dry_run;
         all.notes.extend(done.notes);
     }
     Ok(all)

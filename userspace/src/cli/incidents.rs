@@ -133,19 +133,27 @@ fn text(incidents: &[Incident]) -> String {
             (Style::new(), what(incident)),
             (Style::new(), why(incident)),
             (Style::new(), users(&incident.users)),
-            (DIM, human::counted(incident.dropped_packets, "packet")),
+            (DIM, packets(incident)),
             outcome(incident),
         ]);
     }
     table.render()
 }
 
-fn what(incident: &Incident) -> String {
+/// What was done, or would have been, and for how long.
+pub(super) fn what(incident: &Incident) -> String {
     let action = incident.command.as_deref().unwrap_or(&incident.measure);
+    let action = if incident.dry_run { format!("would {action}") } else { action.to_owned() };
     match incident.timeout_s {
         Some(seconds) => format!("{action} {}", human::duration(Duration::from_secs(seconds))),
-        None => action.to_owned(),
+        None => action,
     }
+}
+
+/// What was dropped, or would have been.
+fn packets(incident: &Incident) -> String {
+    let packets = human::counted(incident.dropped_packets, "packet");
+    if incident.dry_run { format!("{packets} would be dropped") } else { packets }
 }
 
 /// What led to an incident: its rule, or whoever asked for it.

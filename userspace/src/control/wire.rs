@@ -148,6 +148,9 @@ pub struct Incident {
     pub measure: String,
     /// The command that ran, for action run.
     pub command: Option<String>,
+    /// Whether it was not enforced: packets were counted, and passed.
+    #[serde(default)]
+    pub dry_run: bool,
     /// The number of the latest record of it.
     pub record: i64,
 }
@@ -347,6 +350,9 @@ pub struct Done {
     /// Why what was done is in force and not yet on record; none where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unrecorded: Option<String>,
+    /// Whether blocks are not enforced: nothing is dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
     /// What else there is to know of those that were done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -661,6 +667,7 @@ impl From<store::Incident> for Incident {
             outcome_uid: incident.outcome_uid,
             measure: incident.measure.to_string(),
             command: incident.command,
+            dry_run: incident.dry_run,
             record: incident.record,
         }
     }

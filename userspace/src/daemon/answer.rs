@@ -255,7 +255,7 @@ impl Daemon {
         let given = given(request.reason.as_deref());
         let reason = given.clone().unwrap_or_else(|| format!("by hand, by uid {uid}"));
         let timeout = request.timeout_s.map(Duration::from_secs);
-        let mut done = wire::Done::default();
+        let mut done = wire::Done { dry_run: !self.enforcing(), ..wire::Done::default() };
         let measure = request.measure.as_ref().map(wire::Measure::read).transpose();
         let mut asked = Vec::with_capacity(request.targets.len());
         for text in &request.targets {

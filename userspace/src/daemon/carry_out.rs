@@ -122,6 +122,7 @@ impl Daemon {
                         took,
                         uid,
                         from,
+                        dry_run: !self.enforcing(),
                     });
                 }
                 taken.push(block);
@@ -160,6 +161,24 @@ impl Daemon {
         }
     }
 
+    /// Has what is blocked put on record as enforced from now on, or as no longer so.
+    pub(super) fn record_switch(&mut self) {
+        let (at, dry_run) = (clock::now().wall, !self.enforcing());
+        for block in self.engine.blocks() {
+            let entry = self.gate.entry(&block.target);
+            let (packets, bytes) = entry.map_or((0, 0), |entry| (entry.packets, entry.bytes));
+            self.writes.push(Write::Switched { block: Arc::clone(block), at, dry_run, packets, bytes });
+        }
+        for block in self.engine.resting() {
+            let switched = Write::Switched { block: Arc::clone(block), at, dry_run, packets: 0, bytes: 0 };
+            let rests = self.engine.beneath(block).map(|beneath| {
+                let block = Arc::clone(block);
+                Write::Rests { block, at, beneath, packets: 0, bytes: 0 }
+            });
+            self.writes.extend(std::iter::once(switched).chain(rests));
+        }
+    }
+
     fn rest(&mut self, run: &[Change], cause: Cause<'_>, taken_over: &TakenOver) {
         // A controller may have been killed before it took the entry out.
         let left_behind = |block: &Block| {
@@ -188,11 +207,12 @@ impl Daemon {
             if !matches!(cause, Cause::Restore) {
                 if *place == Place::Nowhere {
                     let block = Arc::clone(block);
-                    self.writes.push(Write::Blocked { block, at, took: None, uid, from: (0, 0) });
+                    let dry_run = !self.enforcing();
+                    self.writes.push(Write::Blocked { block, at, took: None, uid, from: (0, 0), dry_run });
                 }
             } else if block.origin == Origin::Adopted {
                 let blocks = vec![(Arc::clone(block), Some(beneath))];
-                self.writes.push(Write::Standing { blocks, at });
+                self.writes.push(Write::Standing { blocks, at, dry_run: !self.enforcing() });
             }
             self.writes.push(Write::Rests { block: Arc::clone(block), at, beneath, packets, bytes });
         }

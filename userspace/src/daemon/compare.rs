@@ -123,7 +123,8 @@ impl Daemon {
                 let blocks = self.engine.all_in(start..end);
                 let blocks =
                     blocks.map(|(block, _)| (Arc::clone(block), self.engine.beneath(block))).collect();
-                self.writes.push(Write::Standing { blocks, at: clock::now().wall });
+                let dry_run = !self.enforcing();
+                self.writes.push(Write::Standing { blocks, at: clock::now().wall, dry_run });
                 (start > 0).then_some(Comparison::Unrecorded(start))
             }
         })

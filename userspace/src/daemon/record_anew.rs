@@ -14,11 +14,14 @@ impl Daemon {
         self.act(None, Act::StoreSetAside { why: why.clone() });
         self.set_aside = Some(why);
         self.record_config(true, None);
-        let at = clock::now().wall;
+        let (at, dry_run) = (clock::now().wall, !self.enforcing());
+        if dry_run {
+            self.act(None, Act::Enforcement { dry_run });
+        }
         let blocks = self.engine.blocks().chain(self.engine.resting());
         let standing = blocks.flat_map(|block| {
-            let blocked =
-                Write::Blocked { block: Arc::clone(block), at, took: None, uid: None, from: (0, 0) };
+            let (took, uid, from) = (None, None, (0, 0));
+            let blocked = Write::Blocked { block: Arc::clone(block), at, took, uid, from, dry_run };
             let rests = self.engine.beneath(block).map(|beneath| {
                 let block = Arc::clone(block);
                 Write::Rests { block, at, beneath, packets: 0, bytes: 0 }

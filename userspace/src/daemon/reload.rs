@@ -43,8 +43,11 @@ impl Daemon {
         let before = std::mem::replace(&mut self.config, config);
         self.record_config(false, Some(&before.written.settings));
         if enforced != self.enforcing() {
-            self.gate.set_dry_run(!self.enforcing());
+            let dry_run = !self.enforcing();
+            self.gate.set_dry_run(dry_run);
             self.announce_enforcement();
+            self.act(None, Act::Enforcement { dry_run });
+            self.record_switch();
         }
         if let Err(error) = self.set_allow() {
             log::error!("{error}");

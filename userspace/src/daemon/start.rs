@@ -78,6 +78,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     let server = Server::open(&config.paths.runtime)?;
     let (mut store, kept, set_aside) = open_store(&config)?;
     let migrated = store.migrated();
+    let is_switched = store.is_switched(options.dry_run || !config.enforce)?;
     let signals = Signals::listen().map_err(io("listen for signals"))?;
     let host = Host::watch()?;
     let mut gate = Gate::open(&gate::Options {
@@ -159,6 +160,9 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     // The tables are filled before the program stands on an interface, so that it never passes what is blocked.
     daemon.carry_out(Cause::Restore);
     daemon.engine.restored(clock::now());
+    if is_switched {
+        daemon.record_switch();
+    }
     let restored = daemon.engine.blocks().count();
     if restored > 0 {
         log::info!("restored: {}", human::counted(restored as u64, "block"));
@@ -203,6 +207,7 @@ impl Daemon {
             pid: std::process::id(),
             interfaces: self.interfaces.attached().map(|(name, _)| name.to_owned()).collect(),
             sources: sources.iter().map(SourceConfig::key).collect(),
+            dry_run: !self.enforcing(),
         };
         self.act(None, act);
     }

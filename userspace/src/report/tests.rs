@@ -59,6 +59,7 @@ fn blocked(block: &Block, took: Duration) -> Write {
         took: Some(took),
         uid: None,
         from: (0, 0),
+        dry_run: false,
     }
 }
 
@@ -87,7 +88,7 @@ fn act(second: i64, uid: Option<u32>, act: Act) -> Write {
 
 fn started(second: i64) -> Write {
     let (interfaces, sources) = (vec!["eth0".to_owned()], vec!["/var/log/auth.log".to_owned()]);
-    act(second, None, Act::Started { version: "0", pid: 1, interfaces, sources })
+    act(second, None, Act::Started { version: "0", pid: 1, interfaces, sources, dry_run: false })
 }
 
 /// The record of `writes`.
@@ -145,6 +146,7 @@ fn eventful() -> TempDir {
             took: None,
             uid: Some(0),
             from: (0, 0),
+            dry_run: false,
         },
         act(
             3 * DAY,

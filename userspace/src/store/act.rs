@@ -26,6 +26,14 @@ pub enum Act {
         interfaces: Vec<String>,
         /// What it watches.
         sources: Vec<String>,
+        /// Whether nothing is enforced, and what would be dropped is counted.
+        dry_run: bool,
+    },
+    /// What is blocked is enforced from then on, or no longer: the configuration was read again, or the record was begun anew
+    /// in a dry run.
+    Enforcement {
+        /// Whether nothing is enforced, and what would be dropped is counted.
+        dry_run: bool,
     },
     /// The controller stopped as it was told to.
     Stopped {
@@ -146,6 +154,7 @@ impl Act {
         match self {
             Act::Started { .. } => "controller.started",
             Act::Stopped { .. } => "controller.stopped",
+            Act::Enforcement { .. } => "enforcement.changed",
             Act::Config { start: true, .. } => "config.read",
             Act::Config { start: false, .. } => "config.changed",
             Act::ConfigRefused { .. } => "config.refused",

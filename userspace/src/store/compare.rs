@@ -13,6 +13,9 @@ use super::columns;
 /// Columns that change between the records of an incident in force.
 const COUNTS: [&str; 4] = ["dropped_packets", "dropped_bytes", "first_drop_at", "last_drop_at"];
 
+/// A column that records tell of where it is not 0.
+const OTHERWISE_0: &str = "dry_run";
+
 /// The records of incidents, those of each together, in the order of the incidents' numbers.
 pub(super) struct Histories<'s> {
     rows: Rows<'s>,
@@ -95,7 +98,12 @@ impl Table {
     }
 
     fn forget(&mut self) {
-        self.columns.iter_mut().for_each(|column| column.said.clear());
+        for Column { name, said, .. } in &mut self.columns {
+            said.clear();
+            if name == OTHERWISE_0 {
+                said.push('0');
+            }
+        }
         self.unreadable = None;
     }
 

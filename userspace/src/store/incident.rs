@@ -72,6 +72,8 @@ pub struct Incident {
     pub first_drop: Option<Wall>,
     /// When one last did.
     pub last_drop: Option<Wall>,
+    /// Whether it was not enforced: the packets were counted, and passed.
+    pub dry_run: bool,
     /// The number of the latest record of it; 0 where it was read with all others.
     pub record: i64,
 }
@@ -127,10 +129,10 @@ pub(super) const COLUMNS: &str =
     "id, first_seen, last_seen, responded_at, key, rule_id, rule_level, rule_description,
     reason, origin, offences, attempts, users, evidence, action, timeout_us, expires_at, line_to_block_us,
     dropped_packets, dropped_bytes, outcome, outcome_at, outcome_reason, uid, outcome_uid, measure, command,
-    first_drop_at, last_drop_at";
+    first_drop_at, last_drop_at, dry_run";
 
 /// The place of a column that stands behind [`COLUMNS`].
-pub(super) const BEHIND: usize = 29;
+pub(super) const BEHIND: usize = 30;
 
 impl Incident {
     /// The block that it is, while it is in force, with its end as of [`Now::recorded_expiry`].
@@ -233,6 +235,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Incident> {
         command: row.get(26)?,
         first_drop: wall(row, 27)?,
         last_drop: wall(row, 28)?,
+        dry_run: row.get(29)?,
         record: 0,
     })
 }

@@ -259,6 +259,14 @@ impl Store {
         act::on_trial(&self.connection).map_err(|source| self.unread(source))
     }
 
+    /// Whether something is in force on record and enforced there where it is not in a `dry_run`, or the other way round.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn is_switched(&self, dry_run: bool) -> Result<bool, StoreError> {
+        tables::is_switched(&self.connection, dry_run).map_err(|source| self.unread(source))
+    }
+
     /// The settings that the last controller ran by, as [`Act::Config`] has them; none where no record tells of them.
     ///
     /// # Errors

@@ -117,6 +117,7 @@ impl Queue {
             // Its readings end with it, and must not pass for those of the target's next block.
             Write::Ended { ref block, .. }
             | Write::Rests { ref block, .. }
+            | Write::Switched { ref block, .. }
             | Write::Resumed { ref block, .. } => {
                 self.counts.remove(&block.target);
             }
@@ -263,7 +264,14 @@ mod tests {
     }
 
     fn blocked(number: u32) -> Write {
-        Write::Blocked { block: block(number).into(), at: Wall(0), took: None, uid: None, from: (0, 0) }
+        Write::Blocked {
+            block: block(number).into(),
+            at: Wall(0),
+            took: None,
+            uid: None,
+            from: (0, 0),
+            dry_run: false,
+        }
     }
 
     fn ended(number: u32) -> Write {

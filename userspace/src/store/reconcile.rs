@@ -13,7 +13,7 @@ use super::archive::Archive;
 use super::chain::Ledger;
 use super::columns;
 use super::incident::Outcome;
-use super::write::{Close, blocked, in_force, kind, rests};
+use super::write::{Close, How, blocked, in_force, kind, rests};
 
 /// Targets that are named where several are spoken of.
 const NAMED: usize = 8;
@@ -23,11 +23,12 @@ pub(super) fn standing(
     ledger: &mut Ledger<'_>,
     blocks: &[(Arc<Block>, Option<Target>)],
     at: Wall,
+    dry_run: bool,
 ) -> rusqlite::Result<()> {
     let mut missing = Vec::new();
     for (block, beneath) in blocks {
         if in_force(ledger.connection, &block.target, block.measure.strictness())?.is_none() {
-            blocked(ledger, block, at, None, None, (0, 0))?;
+            blocked(ledger, block, at, How { dry_run, ..How::default() })?;
             if let Some(beneath) = beneath {
                 rests(ledger, block, at, *beneath)?;
             }

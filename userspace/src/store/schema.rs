@@ -14,7 +14,7 @@ use super::{StoreError, migrate};
 pub(super) const APPLICATION_ID: i64 = 0x7864_7062;
 
 /// What brings the schema from each version to the next, the first from nothing. One that was shipped is never changed.
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     |connection| connection.execute_batch(VERSION_1),
     |connection| {
         connection.execute_batch(VERSION_2)?;
@@ -22,6 +22,7 @@ const MIGRATIONS: [Migration; 3] = [
         connection.execute_batch(VERSION_2_REST)
     },
     |connection| connection.execute_batch(VERSION_3),
+    |connection| connection.execute_batch(VERSION_4),
 ];
 
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
@@ -211,6 +212,13 @@ const VERSION_3: &str = "
     DROP INDEX incidents_in_force;
     CREATE UNIQUE INDEX incidents_in_force ON incidents (target, ifnull(command, ''), action, measure IS NULL)
         WHERE outcome = 'in_force';
+";
+
+/// What was blocked in a dry run is told apart from what was. Of the incidents before, it is not known.
+const VERSION_4: &str = "
+    -- Whether it was not enforced: what would have been dropped was counted, and passed.
+    ALTER TABLE incidents ADD COLUMN dry_run INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX incidents_in_dry_run ON incidents (id) WHERE outcome = 'in_force' AND dry_run = 1;
 ";
 
 /// The version that this code reads and writes.

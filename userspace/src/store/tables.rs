@@ -26,6 +26,19 @@ pub(super) fn in_force(connection: &Connection, now: &Now) -> rusqlite::Result<V
         .collect()
 }
 
+/// Whether a block is in force that is in a dry run by the record and not by `dry_run`, or the other way round.
+pub(super) fn is_switched(connection: &Connection, dry_run: bool) -> rusqlite::Result<bool> {
+    let find = match dry_run {
+        false => {
+            "SELECT EXISTS (SELECT 1 FROM incidents INDEXED BY incidents_in_dry_run WHERE outcome = 'in_force' AND dry_run = 1)"
+        }
+        true => {
+            "SELECT EXISTS (SELECT 1 FROM incidents WHERE outcome = 'in_force' AND command IS NULL AND dry_run = 0)"
+        }
+    };
+    connection.query_row(find, [], |row| row.get(0))
+}
+
 pub(super) fn allowed(connection: &Connection) -> rusqlite::Result<Vec<Allowed>> {
     connection
         .prepare(

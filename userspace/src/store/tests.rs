@@ -57,6 +57,7 @@ fn blocked(block: &Block) -> Write {
         took: Some(Duration::from_micros(700)),
         uid: None,
         from: (0, 0),
+        dry_run: false,
     }
 }
 
@@ -128,6 +129,7 @@ fn a_block_that_comes_again_is_the_same_incident_until_it_ends() {
             took: None,
             uid: None,
             from: (0, 0),
+            dry_run: false,
         }])
         .unwrap();
     let [incident] = &store.incidents(&all(10)).unwrap()[..] else { panic!() };
@@ -169,6 +171,7 @@ fn a_weaker_block_rests_with_an_incident_and_counts_of_its_own() {
         took: None,
         uid: None,
         from: (packets, packets * 60),
+        dry_run: false,
     };
     store.write(&[blocked(&throttle), after(&part, 0), rests(&throttle, 5, 7)]).unwrap();
     store.write(&[after(&everything, 10), rests(&part, 10, 10), counts("203.0.113.7", 30)]).unwrap();
@@ -209,6 +212,8 @@ fn a_store_of_version_2_is_taken_over_and_holds_weaker_blocks_too() {
             "DROP INDEX incidents_in_force;
              CREATE UNIQUE INDEX incidents_in_force ON incidents (target, ifnull(command, ''))
                  WHERE outcome = 'in_force';
+             DROP INDEX incidents_in_dry_run;
+             ALTER TABLE incidents DROP COLUMN dry_run;
              PRAGMA user_version = 2;",
         )
         .unwrap();
@@ -628,7 +633,7 @@ fn the_record_is_brought_to_what_is_blocked() {
 
     let standing = [(&known, None), (&resting, Some(known.target)), (&unknown, None)];
     let standing = standing.map(|(block, beneath)| (block.clone().into(), beneath)).to_vec();
-    let standing = Write::Standing { blocks: standing, at: wall(7) };
+    let standing = Write::Standing { blocks: standing, at: wall(7), dry_run: false };
     let not_blocked = [gone.target, target("203.0.113.4")].map(plain).to_vec();
     let not_standing = Write::NotStanding { blocks: not_blocked, at: wall(8) };
     for _ in 0..2 {
@@ -645,5 +650,53 @@ fn the_record_is_brought_to_what_is_blocked() {
         assert_eq!((incidents[2].outcome, incidents[2].outcome_reason.as_deref()), (Outcome::InForce, rests));
         assert_eq!((incidents[3].users.len(), incidents[3].responded_at), (2, Some(wall(7))));
         assert_eq!(incidents[3].outcome_reason, None);
+    }
+}
+
+#[test]
+fn what_is_dropped_and_what_would_be_are_never_one_number() {
+    let (directory, mut store) = store();
+    let known = |store: &Store| -> Vec<(bool, u64, Outcome)> {
+        let incidents = store.incidents(&all(10)).unwrap();
+        incidents
+            .iter()
+            .map(|incident| (incident.dry_run, incident.dropped_packets, incident.outcome))
+            .collect()
+    };
+    let block: Arc<Block> = block("203.0.113.7", 100).into();
+    let blocked = Write::Blocked {
+        block: Arc::clone(&block),
+        at: wall(0),
+        took: None,
+        uid: Some(7),
+        from: (0, 0),
+        dry_run: true,
+    };
+    let switched = |dry_run, packets| {
+        let block = Arc::clone(&block);
+        Write::Switched { block, at: wall(9), dry_run, packets, bytes: packets * 60 }
+    };
+    store.write(&[blocked, counts("203.0.113.7", 3)]).unwrap();
+    assert_eq!((store.is_switched(true).unwrap(), store.is_switched(false).unwrap()), (false, true));
+    store.write(&[switched(true, 4)]).unwrap();
+    assert_eq!(known(&store), [(true, 3, Outcome::InForce)], "it is so already");
+    store.write(&[switched(false, 5), switched(false, 6), counts("203.0.113.7", 12)]).unwrap();
+    assert_eq!(known(&store), [(true, 5, Outcome::Lifted), (false, 7, Outcome::InForce)]);
+    assert_eq!((store.is_switched(true).unwrap(), store.is_switched(false).unwrap()), (true, false));
+    store.write(&[switched(true, 20)]).unwrap();
+    assert_eq!(known(&store)[1..], [(false, 15, Outcome::Lifted), (true, 0, Outcome::InForce)]);
+    assert_eq!(store.incidents(&all(10)).unwrap()[2].uid, Some(7));
+
+    // Whoever changes afterwards which it was is found.
+    let verify = || Archive::open(directory.path()).unwrap().verify(&[]).unwrap().faults.len();
+    assert_eq!(verify(), 0);
+    for (id, otherwise) in [(1, 0), (2, 1)] {
+        let set = |value| {
+            let sql = format!("UPDATE incidents SET dry_run = {value} WHERE id = {id}");
+            Connection::open(store.path()).unwrap().execute_batch(&sql).unwrap();
+        };
+        set(otherwise);
+        assert_eq!(verify(), 1, "{id}");
+        set(1 - otherwise);
     }
 }

@@ -34,6 +34,22 @@ pub enum Write {
         uid: Option<u32>,
         /// The packets and bytes that its entry had counted before, for a weaker block.
         from: (u64, u64),
+        /// Whether it is not enforced.
+        dry_run: bool,
+    },
+    /// A block stands on, and is enforced from now on where it was not, or the other way round: its incident ends, and another
+    /// begins, so that what was dropped and what would have been are never one number. Nothing where that is so on record.
+    Switched {
+        /// The block.
+        block: Arc<Block>,
+        /// When.
+        at: Wall,
+        /// Whether it is not enforced from now on.
+        dry_run: bool,
+        /// The reading of its counter of packets.
+        packets: u64,
+        /// The reading of its counter of bytes.
+        bytes: u64,
     },
     /// A block rests while a stricter one stands. Its incident stays open.
     Rests {
@@ -102,6 +118,8 @@ pub enum Write {
         blocks: Vec<(Arc<Block>, Option<Target>)>,
         /// When.
         at: Wall,
+        /// Whether they are not enforced.
+        dry_run: bool,
     },
     /// These targets have no block of that strictness. Closes the incident that is in force for one.
     NotStanding {
@@ -171,7 +189,13 @@ pub enum Write {
 impl Write {
     pub(super) fn apply(&self, ledger: &mut Ledger<'_>) -> rusqlite::Result<()> {
         match self {
-            Write::Blocked { block, at, took, uid, from } => blocked(ledger, block, *at, *took, *uid, *from),
+            Write::Blocked { block, at, took, uid, from, dry_run } => {
+                let how = How { took: *took, uid: *uid, from: *from, dry_run: *dry_run };
+                blocked(ledger, block, *at, how)
+            }
+            Write::Switched { block, at, dry_run, packets, bytes } => {
+                switched(ledger, block, *at, *dry_run, (*packets, *bytes))
+            }
             Write::Rests { block, at, beneath, packets, bytes } => {
                 let strictness = block.measure.strictness();
                 counted(ledger.connection, &block.target, strictness, *packets, *bytes, *at)?;
@@ -210,7 +234,7 @@ impl Write {
             Write::Counts { target, strictness, packets, bytes, at } => {
                 counted(ledger.connection, target, *strictness, *packets, *bytes, *at)
             }
-            Write::Standing { blocks, at } => reconcile::standing(ledger, blocks, *at),
+            Write::Standing { blocks, at, dry_run } => reconcile::standing(ledger, blocks, *at, *dry_run),
             Write::NotStanding { blocks, at } => reconcile::not_standing(ledger, blocks, *at),
             Write::Ran(ran) => ran.apply(ledger),
             Write::Act { at, uid, act } => act.apply(ledger, *at, *uid),
@@ -233,13 +257,20 @@ impl Write {
     }
 }
 
+/// How a block came about, beside what it says itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct How {
+    pub(super) took: Option<Duration>,
+    pub(super) uid: Option<u32>,
+    pub(super) from: (u64, u64),
+    pub(super) dry_run: bool,
+}
+
 pub(super) fn blocked(
     ledger: &mut Ledger<'_>,
     block: &Block,
     at: Wall,
-    took: Option<Duration>,
-    uid: Option<u32>,
-    from: (u64, u64),
+    How { took, uid, from, dry_run }: How,
 ) -> rusqlite::Result<()> {
     let mut columns = Columns::default();
     let id = in_force(ledger.connection, &block.target, block.measure.strictness())?;
@@ -264,6 +295,9 @@ pub(super) fn blocked(
             columns.set("action", block.measure.action.name());
             columns.set_block(block, block.created);
             columns.set("line_to_block_us", took.map(micros));
+            if dry_run {
+                columns.set("dry_run", 1);
+            }
             columns.set("outcome", Outcome::InForce.name());
             columns.set_read(from);
             open(ledger, "incident.opened", at, &columns)?;
@@ -273,6 +307,31 @@ pub(super) fn blocked(
         offended(ledger.connection, block, block.expires.map_or(at, |expiry| expiry.wall))?;
     }
     Ok(())
+}
+
+/// Ends the incident of a block that is enforced from now on where it was not, or the other way round, and begins another.
+fn switched(
+    ledger: &mut Ledger<'_>,
+    block: &Block,
+    at: Wall,
+    dry_run: bool,
+    (packets, bytes): (u64, u64),
+) -> rusqlite::Result<()> {
+    let strictness = block.measure.strictness();
+    let Some(id) = in_force(ledger.connection, &block.target, strictness)? else { return Ok(()) };
+    let known = "SELECT dry_run, uid FROM incidents WHERE id = ?1";
+    let (was, uid): (bool, Option<u32>) =
+        ledger.connection.prepare_cached(known)?.query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if was == dry_run {
+        return Ok(());
+    }
+    counted(ledger.connection, &block.target, strictness, packets, bytes, at)?;
+    let reason = match dry_run {
+        true => "a dry run began: it is not enforced any longer",
+        false => "the dry run is over: it is enforced from then on",
+    };
+    Close { outcome: Outcome::Lifted, at, reason: Some(reason), uid: None }.apply(ledger, id)?;
+    blocked(ledger, block, at, How { took: None, uid, from: (packets, bytes), dry_run })
 }
 
 /// Notes that a block rests, in the place of the outcome's reason.

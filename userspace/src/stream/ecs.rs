@@ -39,6 +39,11 @@ pub(super) fn line(change: &Changed) -> Option<String> {
         "incident.opened" | "incident.extended" | "incident.refused" | "incident.failed"
     );
     let kind = if ruleset.is_some() && tells_of_a_match { "alert" } else { "event" };
+    // In a dry run nothing is denied, and nobody knows whether it would have been.
+    let dry_run = of.integer("dry_run") == Some(1);
+    let types: Vec<&str> =
+        types.iter().map(|kind| if dry_run && *kind == "denied" { "allowed" } else { *kind }).collect();
+    let outcome = if dry_run { Some("unknown") } else { outcome };
     let (start, end) = (of.integer("first_seen"), of.integer("outcome_at"));
     let target = of.text("target")?;
     let address = target.parse::<Target>().ok().filter(Target::is_exact).map(|target| target.to_string());
@@ -104,6 +109,7 @@ pub(super) fn line(change: &Changed) -> Option<String> {
             "line_to_block_us": number("line_to_block_us"),
             "uid": number("uid"),
             "outcome_uid": number("outcome_uid"),
+            "dry_run": dry_run.then_some("true"),
         },
     });
     without_nulls(&mut document);
@@ -128,8 +134,13 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// For people: what happened.
+/// For people: what happened, or would have.
 fn message(kind: &str, target: &str, of: &Columns<'_>) -> String {
+    let what = what(kind, target, of);
+    if of.integer("dry_run") == Some(1) { format!("dry run: {what}") } else { what }
+}
+
+fn what(kind: &str, target: &str, of: &Columns<'_>) -> String {
     let why = match (of.integer("rule_id"), of.text("rule_description")) {
         (Some(id), Some(description)) => format!("rule {id} {description}"),
         _ => of.text("reason").unwrap_or_default().to_owned(),
@@ -144,12 +155,13 @@ fn message(kind: &str, target: &str, of: &Columns<'_>) -> String {
         Some("run") => "answered",
         _ => "blocked",
     };
+    let dropped = if of.integer("dry_run") == Some(1) { "would have been dropped" } else { "dropped" };
     let ended = || {
         let outcome = of.text("outcome").unwrap_or("ended");
         let packets = of.integer("dropped_packets").unwrap_or(0).unsigned_abs();
         match of.text("outcome_reason") {
-            Some(reason) => format!("{outcome}: {reason}; {} dropped", human::counted(packets, "packet")),
-            None => format!("{outcome}; {} dropped", human::counted(packets, "packet")),
+            Some(reason) => format!("{outcome}: {reason}; {} {dropped}", human::counted(packets, "packet")),
+            None => format!("{outcome}; {} {dropped}", human::counted(packets, "packet")),
         }
     };
     match kind {

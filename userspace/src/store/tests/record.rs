@@ -26,7 +26,8 @@ pub(super) fn records(directory: &Path) -> Vec<Record> {
 /// A store with a handful of incidents in each outcome, acts, a command and an allowlist.
 fn filled() -> (TempDir, Store) {
     let (directory, mut store) = store();
-    let started = Act::Started { version: "1", pid: 7, interfaces: Vec::new(), sources: Vec::new() };
+    let started =
+        Act::Started { version: "1", pid: 7, interfaces: Vec::new(), sources: Vec::new(), dry_run: false };
     let mut writes = vec![Write::Act { at: wall(0), uid: None, act: started }];
     for number in 1..=9 {
         writes.push(blocked(&block(&format!("203.0.113.{number}"), 100)));
@@ -34,7 +35,14 @@ fn filled() -> (TempDir, Store) {
     writes.push(ended(&block("203.0.113.1", 100), End::Expired, 5));
     writes.push(ended(&block("203.0.113.2", 100), End::Lifted, 0));
     let again = Block { offences: 2, users: vec!["root".into()], ..block("203.0.113.3", 600) };
-    writes.push(Write::Blocked { block: again.into(), at: wall(20), took: None, uid: None, from: (0, 0) });
+    writes.push(Write::Blocked {
+        block: again.into(),
+        at: wall(20),
+        took: None,
+        uid: None,
+        from: (0, 0),
+        dry_run: false,
+    });
     writes.push(counts("203.0.113.4", 77));
     let network = target("192.0.2.0/24");
     let (comment, uid) = (Some("the office".to_owned()), Some(1000));
@@ -125,6 +133,7 @@ fn what_was_altered_since_a_time_is_found_without_what_was_before() {
                 took: None,
                 uid: None,
                 from: (0, 0),
+                dry_run: false,
             }])
             .unwrap();
     }
@@ -262,7 +271,8 @@ fn a_flood_of_faults_is_counted() {
 fn starts_tell_since_when_nobody_watched() {
     let (directory, mut store) = store();
     let act = |at, act| Write::Act { at: wall(at), uid: None, act };
-    let started = || Act::Started { version: "1", pid: 7, interfaces: Vec::new(), sources: Vec::new() };
+    let started =
+        || Act::Started { version: "1", pid: 7, interfaces: Vec::new(), sources: Vec::new(), dry_run: false };
     store.write(&[act(0, started()), Write::Alive { at: wall(60) }]).unwrap();
     store.write(&[act(100, started()), act(200, Act::Stopped { version: "1" })]).unwrap();
     store.write(&[act(300, started())]).unwrap();
@@ -403,7 +413,14 @@ fn what_is_too_old_is_taken_off_and_the_rest_is_intact() {
         let target = Target::exact(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number.unsigned_abs()).into());
         let at = wall(i64::from(number));
         let block = Block { target, created: at, ..block("10.0.0.0", 1) };
-        writes.push(Write::Blocked { block: block.clone().into(), at, took: None, uid: None, from: (0, 0) });
+        writes.push(Write::Blocked {
+            block: block.clone().into(),
+            at,
+            took: None,
+            uid: None,
+            from: (0, 0),
+            dry_run: false,
+        });
         // One of a hundred stays.
         if number % 100 != 0 || number == 2000 {
             let (end, reason) = (End::Lifted, None);
@@ -499,6 +516,7 @@ fn incidents_are_found_by_what_is_known_of_them() {
             took: None,
             uid: Some(0),
             from: (0, 0),
+            dry_run: false,
         }])
         .unwrap();
     let found = |query: IncidentQuery| -> Vec<i64> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use xdpban_engine::change::{Block, End, Expiry, Origin, Protection, Protector, Refusal, Refused};
+use xdpban_engine::change::{Block, End, Expiry, Origin, Protection, Protector, Refusal, Refused, Undo};
 use xdpban_engine::measure::{Action, Measure, Rate};
 use xdpban_engine::rules::{RuleId, RuleRef};
 use xdpban_engine::time::Mono;
@@ -104,7 +104,7 @@ fn block(target: &str, origin: Origin) -> Block {
 
 fn blocked(block: &Block, uid: Option<u32>) -> Write {
     let took = uid.is_none().then_some(Duration::from_micros(700));
-    Write::Blocked { block: Arc::new(block.clone()), at: wall(1), took, uid, from: (0, 0) }
+    Write::Blocked { block: Arc::new(block.clone()), at: wall(1), took, uid, from: (0, 0), dry_run: false }
 }
 
 fn ended(block: &Block, end: End, uid: Option<u32>) -> Write {
@@ -120,6 +120,7 @@ fn ran(command: &str, target: &str, step: Step, status: i32, undone: bool) -> Wr
         why: Some(why),
         step,
         exit: Exit::Status(status),
+        stands: false,
         output: "said".into(),
         input: "{}".into(),
         at: wall(2),
@@ -175,9 +176,9 @@ fn everything() -> Vec<(String, Value)> {
         ran("broken", "203.0.113.7", Step::Add, 1, false),
         ran("lock", "203.0.113.7", Step::Add, 0, true),
         ran("lock", "203.0.113.7", Step::Add, 0, true),
-        ran("lock", "203.0.113.7", Step::Delete(End::Expired), 0, true),
+        ran("lock", "203.0.113.7", Step::Delete(Undo::EXPIRED), 0, true),
         ran("stuck", "203.0.113.7", Step::Add, 0, true),
-        ran("stuck", "203.0.113.7", Step::Delete(End::Expired), 1, true),
+        ran("stuck", "203.0.113.7", Step::Delete(Undo::EXPIRED), 1, true),
     ])
 }
 
