@@ -88,7 +88,7 @@ fn a_command_is_told_what_happened_and_is_run_again_to_undo_it() -> Result<()> {
     lab.eventually("its end is on record", SOON, |lab| Ok(runs(lab)?[0]["outcome"] == "expired"))?;
     assert!(lab.login_ok(Side::Bystander)?);
     let report = lab.xdpban(&["--json", "report"])?.json()?;
-    let incidents = report["incidents"]["listed"].as_array().context("a report without incidents")?;
+    let incidents = report["responses"]["listed"].as_array().context("a report without incidents")?;
     let shown = incidents.iter().find(|shown| shown["id"] == incident["id"]).context("not in the report")?;
     assert!(shown["outcome"] == "expired" && shown["response"].to_string().contains("tell"), "{shown}");
     Ok(())

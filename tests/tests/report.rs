@@ -40,11 +40,11 @@ fn an_attack_is_reported_with_its_outcome_in_every_format() -> Result<()> {
     assert_eq!(report["totals"]["incidents"], 2, "{report:#}");
     assert_eq!(report["outcomes"]["expired"], 1, "{report:#}");
     assert_eq!(report["outcomes"]["lifted"], 1, "{report:#}");
-    let attack = &report["incidents"]["listed"][0];
+    let attack = &report["responses"]["listed"][0];
     assert_eq!((&attack["target"], &attack["rule_id"]), (&json!(ATTACKER), &json!(5710)));
     assert_eq!((&attack["outcome"], &attack["users"]), (&json!("expired"), &json!(["admin"])));
     assert!(attack["dropped_packets"].as_u64() >= Some(100), "{attack}");
-    let by_hand = &report["incidents"]["listed"][1];
+    let by_hand = &report["responses"]["listed"][1];
     assert_eq!((&by_hand["by"], &by_hand["outcome_by"]), (&json!("root (uid 0)"), &json!("root (uid 0)")));
     assert_eq!((&by_hand["reason"], &by_hand["outcome_reason"]), (&json!("scans"), &json!("they moved")));
     let acts: Vec<_> =

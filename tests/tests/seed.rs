@@ -59,7 +59,7 @@ fn ends_and_is_on_record(lab: &Lab, line: &str, action: &str, origin: &str, outc
     assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
 
     let report = lab.xdpban(&["--json", "report"])?.json()?;
-    let incidents = report["incidents"]["listed"].as_array().context("a report without incidents")?;
+    let incidents = report["responses"]["listed"].as_array().context("a report without incidents")?;
     let incident = incidents.iter().find(|incident| incident["id"] == first["id"]);
     let incident = incident.with_context(|| format!("not in the report: {report}"))?;
     assert_eq!(

@@ -2,7 +2,7 @@
 //! table here, so that none says less than another.
 
 use super::requirements::{CAVEAT, Section};
-use super::summary::{Event, Incident, Listing, Report, Top};
+use super::summary::{Event, Listing, Report, Response, Top};
 use super::times::{Zone, ms, percent, seconds};
 use super::words;
 use crate::human::{bytes, count, counted};
@@ -77,7 +77,7 @@ fn blocks(report: &Report, section: Section) -> Vec<Block> {
         Section::Outcomes => outcomes(report),
         Section::Patterns => patterns(report),
         Section::Unanswered => unanswered(report),
-        Section::Incidents => incidents(report),
+        Section::Responses => responses(report),
         Section::Acts => {
             events(&report.about.time_zone, &report.acts, "No act of an operator is on record.", "act")
         }
@@ -129,13 +129,14 @@ fn timeline(report: &Report) -> Vec<Block> {
     let row = |step: &super::summary::TimelineStep| {
         let total = step.outcomes.total();
         let name = report.about.time_zone.step(report.timeline.step, step.from);
-        let mut row = vec![Cell::Time(name), Cell::Bar(total, most), number(total)];
+        let mut row = vec![Cell::Time(name), Cell::Bar(total, most), number(step.incidents), number(total)];
         row.extend(shown.iter().map(|outcome| number(step.outcomes.of(*outcome))));
         row
     };
-    let mut columns = vec!["from", "", "incidents"];
+    let mut columns = vec!["from", "", "incidents", "responses"];
     columns.extend(shown.iter().map(|outcome| words::outcome(*outcome)));
-    let caption = Some(format!("Incidents by {} and outcome", report.timeline.step));
+    let caption =
+        Some(format!("Incidents by {}, and the responses to them by outcome", report.timeline.step));
     vec![Block::Timeline(Table { caption, columns, rows: steps.iter().map(row).collect() })]
 }
 
@@ -179,20 +180,21 @@ fn outcomes(report: &Report) -> Vec<Block> {
     let rows = shown.map(|outcome| {
         let part = report.outcomes.of(outcome);
         let meaning = Cell::Ours(words::outcome_in_words(outcome, part));
-        let share = Cell::Number(percent(part, totals.incidents));
-        vec![Cell::Outcome(outcome), meaning, Cell::Bar(part, totals.incidents), number(part), share]
+        let share = Cell::Number(percent(part, totals.responses));
+        vec![Cell::Outcome(outcome), meaning, Cell::Bar(part, totals.responses), number(part), share]
     });
     let mut blocks = Vec::new();
-    if totals.incidents > 0 {
-        let columns = vec!["outcome", "responses that", "", "incidents", "share"];
+    if totals.responses > 0 {
+        let columns = vec!["outcome", "responses that", "", "responses", "share"];
         blocks.push(Block::Table(Table { caption: None, columns, rows: rows.collect() }));
     }
     blocks.push(paragraph(format!(
-        "Because of these incidents the kernel dropped {}, {} in all, at the network driver: {} took effect, and packets \
-         came during {} of them.",
+        "Because of these incidents the kernel dropped {}, {} in all, at the network driver: {} to {} took effect, and \
+         packets came in the course of {} of these.",
         counted(totals.dropped_packets, "packet"),
         bytes(totals.dropped_bytes),
-        counted(totals.responded, "response"),
+        counted(totals.effective, "response"),
+        counted(totals.responded, "incident"),
         count(totals.with_drops),
     )));
     blocks
@@ -270,7 +272,11 @@ fn push_top<T>(
 fn unanswered(report: &Report) -> Vec<Block> {
     let listing = &report.unanswered;
     if listing.total == 0 {
-        return vec![paragraph("There are none: no response failed, and none was refused.")];
+        let none = match report.totals.incidents {
+            0 => "There are none.",
+            _ => "There are none: a response to each took effect.",
+        };
+        return vec![paragraph(none)];
     }
     let rows = listing.listed.iter().map(|incident| {
         let why = incident.outcome_reason.clone().map_or(Cell::Empty, Cell::Theirs);
@@ -287,39 +293,39 @@ fn unanswered(report: &Report) -> Vec<Block> {
     listed(listing, "incident", Table { caption: None, columns, rows: rows.collect() })
 }
 
-fn incidents(report: &Report) -> Vec<Block> {
-    let listing = &report.incidents;
+fn responses(report: &Report) -> Vec<Block> {
+    let listing = &report.responses;
     if listing.total == 0 {
         return vec![paragraph("There are none.")];
     }
     let zone = &report.about.time_zone;
-    let rows = listing.listed.iter().map(|incident| {
-        let mut outcome = vec![Cell::Outcome(incident.outcome)];
-        outcome.extend(incident.outcome_at.map(|at| Cell::Time(zone.moment(at))));
-        let by = incident.outcome_by.as_ref().map(|by| format!("by {by}"));
-        outcome.extend([by, incident.outcome_reason.clone()].into_iter().flatten().map(Cell::Theirs));
-        let long = incident.timeout_s.map_or("until lifted".to_owned(), |s| format!("for {}", seconds(s)));
-        let mut response = vec![Cell::Theirs(incident.response.clone()), Cell::Time(long)];
-        let after = incident.line_to_block_ms.map(|took| format!("after {}", ms(took)));
-        response.extend(after.map(Cell::Time));
+    let rows = listing.listed.iter().map(|response| {
+        let mut outcome = vec![Cell::Outcome(response.outcome)];
+        outcome.extend(response.outcome_at.map(|at| Cell::Time(zone.moment(at))));
+        let by = response.outcome_by.as_ref().map(|by| format!("by {by}"));
+        outcome.extend([by, response.outcome_reason.clone()].into_iter().flatten().map(Cell::Theirs));
+        let long = response.timeout_s.map_or("until lifted".to_owned(), |s| format!("for {}", seconds(s)));
+        let mut done = vec![Cell::Theirs(response.response.clone()), Cell::Time(long)];
+        let after = response.line_to_block_ms.map(|took| format!("after {}", ms(took)));
+        done.extend(after.map(Cell::Time));
         vec![
-            Cell::Number(incident.id.to_string()),
-            Cell::Time(zone.moment(incident.first_seen)),
-            Cell::Code(incident.target.clone()),
-            found(incident),
-            number(incident.attempts.into()),
-            Cell::Stack(response),
-            number(incident.dropped_packets),
+            Cell::Number(response.id.to_string()),
+            Cell::Time(zone.moment(response.first_seen)),
+            Cell::Code(response.target.clone()),
+            found(response),
+            number(response.attempts.into()),
+            Cell::Stack(done),
+            number(response.dropped_packets),
             Cell::Stack(outcome),
         ]
     });
     let columns =
         vec!["no.", "began", "source", "found", "attempts", "response", "packets dropped", "outcome"];
-    listed(listing, "incident", Table { caption: None, columns, rows: rows.collect() })
+    listed(listing, "response", Table { caption: None, columns, rows: rows.collect() })
 }
 
 /// The rule, or who asked, and the user names that were tried.
-fn found(incident: &Incident) -> Cell {
+fn found(incident: &Response) -> Cell {
     let by = incident.by.as_deref().unwrap_or(incident.origin);
     let what = Cell::Theirs(match incident.rule_id {
         Some(id) => format!("{id} {}", incident.reason),

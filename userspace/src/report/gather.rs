@@ -51,7 +51,7 @@ pub fn gather(directory: &Path, asked: &Asked<'_>) -> Result<Report, StoreError>
     let (tally, happened) = summed_up?;
     let Asked { period, host, by, now, name_of, .. } = asked;
     let record = record(&archive, happened.of_record, &verified?, *now)?;
-    let Tallied { totals, outcomes, timeline, response_times, sources, users, rules, unanswered, incidents } =
+    let Tallied { totals, outcomes, timeline, response_times, sources, users, rules, unanswered, responses } =
         tally.finish(name_of);
     Ok(Report {
         about: About {
@@ -71,7 +71,7 @@ pub fn gather(directory: &Path, asked: &Asked<'_>) -> Result<Report, StoreError>
         users,
         rules,
         unanswered,
-        incidents,
+        responses,
         acts: happened.acts,
         changes: happened.changes,
         watch: happened.watch,

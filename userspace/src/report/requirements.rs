@@ -18,8 +18,8 @@ pub enum Section {
     Patterns,
     /// Incidents without a response that took effect.
     Unanswered,
-    /// Every incident in short.
-    Incidents,
+    /// Every response in short.
+    Responses,
     /// What operators did.
     Acts,
     /// What became of configuration and allowlist.
@@ -81,8 +81,8 @@ pub(super) const REQUIREMENTS: &[Requirement] = &[
     Requirement {
         citation: "45 CFR 164.308(a)(6)(ii)",
         asks: "Document security incidents and their outcomes",
-        answered_by: "Each incident with its outcome, and the record behind it, in which changes made afterwards show",
-        sections: &[Section::Outcomes, Section::Incidents, Section::Record],
+        answered_by: "Each response with its outcome, and the record behind it, in which changes made afterwards show",
+        sections: &[Section::Outcomes, Section::Responses, Section::Record],
     },
     Requirement {
         citation: "45 CFR 164.316(b)(2)(i)",
@@ -101,7 +101,7 @@ impl Section {
         Section::Outcomes,
         Section::Patterns,
         Section::Unanswered,
-        Section::Incidents,
+        Section::Responses,
         Section::Acts,
         Section::Changes,
         Section::Watch,
@@ -123,7 +123,7 @@ impl Section {
             Section::Outcomes => "outcomes",
             Section::Patterns => "patterns",
             Section::Unanswered => "unanswered",
-            Section::Incidents => "incidents",
+            Section::Responses => "responses",
             Section::Acts => "acts",
             Section::Changes => "changes",
             Section::Watch => "watching",
@@ -141,7 +141,7 @@ impl Section {
             Section::Outcomes => "Outcomes and mitigation",
             Section::Patterns => "Sources, user names and rules",
             Section::Unanswered => "Incidents without a response",
-            Section::Incidents => "Incidents",
+            Section::Responses => "Responses",
             Section::Acts => "Operators’ acts",
             Section::Changes => "Configuration and allowlist",
             Section::Watch => "Watching",

@@ -18,9 +18,9 @@ pub struct Report {
     pub about: About,
     /// Its incidents, summed up.
     pub totals: Totals,
-    /// How many incidents came to what.
+    /// How many responses came to what.
     pub outcomes: Outcomes,
-    /// When they began.
+    /// When incidents began.
     pub timeline: Timeline,
     /// How long it took from the arrival of the log line until the kernel had the block.
     pub response_times: ResponseTimes,
@@ -30,10 +30,10 @@ pub struct Report {
     pub users: Top<User>,
     /// The rules that led to the most incidents.
     pub rules: Top<Rule>,
-    /// Incidents whose response failed or was refused, oldest first, the newest if there are many.
-    pub unanswered: Listing<Incident>,
-    /// All incidents, oldest first, the newest if there are many.
-    pub incidents: Listing<Incident>,
+    /// Incidents to which no response took effect, each with its first response, oldest first, the newest if there are many.
+    pub unanswered: Listing<Response>,
+    /// All responses, in the order in which their incidents began, the newest if there are many.
+    pub responses: Listing<Response>,
     /// What operators did.
     pub acts: Listing<Event>,
     /// What became of the configuration and the allowlist.
@@ -68,7 +68,8 @@ pub struct About {
     pub version: String,
 }
 
-/// Incidents, summed up.
+/// Incidents, summed up. An incident is what was found once: a match of a rule, or what an operator asked for, however many
+/// responses there were to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Incidents that began in the period.
@@ -79,7 +80,7 @@ pub struct Totals {
     pub by_wazuh: u64,
     /// Those that an operator asked for.
     pub by_operator: u64,
-    /// Those whose response took effect.
+    /// Those to which a response took effect.
     pub responded: u64,
     /// Attempts that the incidents' matches counted.
     pub attempts: u64,
@@ -89,9 +90,13 @@ pub struct Totals {
     pub dropped_bytes: u64,
     /// Incidents because of which at least one packet was dropped.
     pub with_drops: u64,
+    /// Responses to all of them.
+    pub responses: u64,
+    /// Responses that took effect.
+    pub effective: u64,
 }
 
-/// How many incidents came to what.
+/// How many responses came to what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outcomes {
     /// The response is in force.
@@ -123,7 +128,9 @@ pub struct TimelineStep {
     /// When it begins.
     #[serde(serialize_with = "time")]
     pub from: Wall,
-    /// Incidents that began in it, by what came of them.
+    /// Incidents that began in it.
+    pub incidents: u64,
+    /// Responses to them, by what came of these.
     #[serde(flatten)]
     pub outcomes: Outcomes,
 }
@@ -209,12 +216,12 @@ pub struct Listing<T> {
     pub listed: Vec<T>,
 }
 
-/// An incident in short.
+/// A response in short, with what led to it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Incident {
-    /// Its number in the record.
+pub struct Response {
+    /// Its number in the record, as an incident there.
     pub id: i64,
-    /// When it began.
+    /// When what led to it began.
     #[serde(serialize_with = "time")]
     pub first_seen: Wall,
     /// The source.

@@ -1,9 +1,10 @@
 //! The incidents of a period, summed up in one pass and bounded memory.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use xdpban_engine::change::Origin;
+use xdpban_engine::rules::RuleRef;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Wall;
 
@@ -11,9 +12,9 @@ use super::frequent::{Commonest, Frequent};
 use super::latencies::Latencies;
 use super::period::Period;
 use super::summary::{
-    Incident, Listing, Outcomes, ResponseTimes, Rule, Source, Timeline, TimelineStep, Top, Totals, User,
+    Listing, Outcomes, Response, ResponseTimes, Rule, Source, Timeline, TimelineStep, Top, Totals, User,
 };
-use crate::store::{self, Outcome};
+use crate::store;
 
 /// Sources, users and rules that are named.
 const TOP: usize = 15;
@@ -21,6 +22,10 @@ const TOP: usize = 15;
 /// User names that an incident is listed with, and the characters of a text.
 const USERS: usize = 5;
 const TEXT: usize = 240;
+
+/// Matches of one moment that are kept apart at most. The responses to one of a rule come within a batch of lines, which has
+/// fewer; of what operators ask for, there is one to each.
+const MATCHES: usize = 16_384;
 
 /// What was summed up so far.
 #[derive(Debug)]
@@ -33,7 +38,33 @@ pub(super) struct Tally {
     users: Frequent<Arc<str>, ()>,
     rules: Frequent<u32, RuleSums>,
     unanswered: Latest<store::Incident>,
-    incidents: Latest<store::Incident>,
+    responses: Latest<store::Incident>,
+    moment: Moment,
+}
+
+/// What was found in the latest moment, to which there may be further responses: these follow each other on record.
+#[derive(Debug, Default)]
+struct Moment {
+    at: Wall,
+    matches: Vec<Match>,
+    /// The place of each among them, by its target and its rule.
+    places: HashMap<(Target, Option<u32>), usize>,
+}
+
+/// What was found once, by all responses to it.
+#[derive(Debug)]
+struct Match {
+    target: Target,
+    rule: Option<RuleRef>,
+    origin: Origin,
+    users: Vec<Arc<str>>,
+    attempts: u32,
+    packets: u64,
+    bytes: u64,
+    last_seen: Wall,
+    answered: bool,
+    /// The first response, where it took no effect.
+    unanswered: Option<store::Incident>,
 }
 
 #[derive(Debug, Default)]
@@ -60,14 +91,14 @@ pub(super) struct Tallied {
     pub(super) sources: Top<Source>,
     pub(super) users: Top<User>,
     pub(super) rules: Top<Rule>,
-    pub(super) unanswered: Listing<Incident>,
-    pub(super) incidents: Listing<Incident>,
+    pub(super) unanswered: Listing<Response>,
+    pub(super) responses: Listing<Response>,
 }
 
 impl Tally {
-    /// One that lists `listed` incidents at most.
+    /// One that lists `listed` of a kind at most.
     pub(super) fn new(period: &Period, listed: usize) -> Tally {
-        let step = |from| TimelineStep { from, outcomes: Outcomes::default() };
+        let step = |from| TimelineStep { from, incidents: 0, outcomes: Outcomes::default() };
         Tally {
             totals: Totals::default(),
             outcomes: Outcomes::default(),
@@ -77,59 +108,79 @@ impl Tally {
             users: Frequent::new(),
             rules: Frequent::new(),
             unanswered: Latest::new(listed),
-            incidents: Latest::new(listed),
+            responses: Latest::new(listed),
+            moment: Moment::default(),
         }
     }
 
-    /// Adds an incident of the period.
+    /// Adds an incident on record of the period, which is one response. They come in the order in which they began.
     pub(super) fn add(&mut self, incident: store::Incident) {
+        if incident.first_seen != self.moment.at || self.moment.matches.len() >= MATCHES {
+            self.end_moment();
+            self.moment.at = incident.first_seen;
+        }
         self.count(&incident);
         if let Some(took) = incident.line_to_block {
             self.latencies.add(took);
         }
-        let sums = self.sources.add(incident.target);
-        sums.attempts += u64::from(incident.attempts);
-        sums.packets = sums.packets.saturating_add(incident.dropped_packets);
-        sums.bytes = sums.bytes.saturating_add(incident.dropped_bytes);
-        sums.last_seen = sums.last_seen.max(incident.last_seen);
-        if let Some(rule) = &incident.rule {
-            let sums = self.rules.add(rule.id.0);
-            sums.attempts += u64::from(incident.attempts);
-            sums.level = rule.level;
-            sums.description = Arc::clone(&rule.description);
-        }
-        for user in &incident.users {
-            self.users.add(Arc::clone(user));
-        }
-        if matches!(incident.outcome, Outcome::Refused | Outcome::Failed) {
-            self.unanswered.add(incident.clone());
-        }
-        self.incidents.add(incident);
+        self.moment.add(&incident);
+        self.responses.add(incident);
     }
 
-    fn count(&mut self, incident: &store::Incident) {
+    /// Counts a response.
+    fn count(&mut self, response: &store::Incident) {
         let totals = &mut self.totals;
-        totals.incidents += 1;
-        match incident.origin {
-            Origin::Rule => totals.by_rule += 1,
-            Origin::Wazuh => totals.by_wazuh += 1,
-            Origin::Operator => totals.by_operator += 1,
-            Origin::Adopted => {}
+        totals.responses += 1;
+        totals.effective += u64::from(response.took_effect());
+        totals.dropped_packets = totals.dropped_packets.saturating_add(response.dropped_packets);
+        totals.dropped_bytes = totals.dropped_bytes.saturating_add(response.dropped_bytes);
+        self.outcomes.add(response.outcome);
+        if let Some(step) = step_of(&mut self.timeline, response.first_seen) {
+            step.outcomes.add(response.outcome);
         }
-        totals.responded += u64::from(incident.responded_at.is_some());
-        totals.attempts += u64::from(incident.attempts);
-        totals.dropped_packets = totals.dropped_packets.saturating_add(incident.dropped_packets);
-        totals.dropped_bytes = totals.dropped_bytes.saturating_add(incident.dropped_bytes);
-        totals.with_drops += u64::from(incident.dropped_packets > 0);
-        self.outcomes.add(incident.outcome);
-        let after = self.timeline.steps.partition_point(|step| step.from <= incident.first_seen);
-        if let Some(step) = after.checked_sub(1).and_then(|index| self.timeline.steps.get_mut(index)) {
-            step.outcomes.add(incident.outcome);
+    }
+
+    /// Counts what was found in the latest moment: all responses to that have come.
+    fn end_moment(&mut self) {
+        let totals = &mut self.totals;
+        if let Some(step) = step_of(&mut self.timeline, self.moment.at) {
+            step.incidents += self.moment.matches.len() as u64;
         }
+        for found in self.moment.matches.drain(..) {
+            totals.incidents += 1;
+            match found.origin {
+                Origin::Rule => totals.by_rule += 1,
+                Origin::Wazuh => totals.by_wazuh += 1,
+                Origin::Operator => totals.by_operator += 1,
+                Origin::Adopted => {}
+            }
+            totals.responded += u64::from(found.answered);
+            totals.attempts += u64::from(found.attempts);
+            totals.with_drops += u64::from(found.packets > 0);
+            let sums = self.sources.add(found.target);
+            sums.attempts += u64::from(found.attempts);
+            sums.packets = sums.packets.saturating_add(found.packets);
+            sums.bytes = sums.bytes.saturating_add(found.bytes);
+            sums.last_seen = sums.last_seen.max(found.last_seen);
+            if let Some(rule) = found.rule {
+                let sums = self.rules.add(rule.id.0);
+                sums.attempts += u64::from(found.attempts);
+                sums.level = rule.level;
+                sums.description = rule.description;
+            }
+            for user in found.users {
+                self.users.add(user);
+            }
+            if !found.answered {
+                found.unanswered.into_iter().for_each(|response| self.unanswered.add(response));
+            }
+        }
+        self.moment.places.clear();
     }
 
     /// What all of it comes to; `name_of` tells whose a user id is.
-    pub(super) fn finish(self, name_of: &dyn Fn(u32) -> String) -> Tallied {
+    pub(super) fn finish(mut self, name_of: &dyn Fn(u32) -> String) -> Tallied {
+        self.end_moment();
         let in_short = |incident| in_short(incident, name_of);
         let latencies = &self.latencies;
         let response_times = ResponseTimes {
@@ -166,9 +217,47 @@ impl Tally {
             users,
             rules,
             unanswered: self.unanswered.into_listing(in_short),
-            incidents: self.incidents.into_listing(in_short),
+            responses: self.responses.into_listing(in_short),
         }
     }
+}
+
+impl Moment {
+    /// Adds a response to what was found, or to what is found by it.
+    fn add(&mut self, response: &store::Incident) {
+        let key = (response.target, response.rule.as_ref().map(|rule| rule.id.0));
+        let place = *self.places.entry(key).or_insert(self.matches.len());
+        let effective = response.took_effect();
+        if let Some(found) = self.matches.get_mut(place) {
+            found.answered |= effective;
+            found.attempts = found.attempts.max(response.attempts);
+            found.packets = found.packets.saturating_add(response.dropped_packets);
+            found.bytes = found.bytes.saturating_add(response.dropped_bytes);
+            found.last_seen = found.last_seen.max(response.last_seen);
+            return;
+        }
+        // A network that is blocked because of a host in it has the host's attempts.
+        let because_of_host = self.matches.last().is_some_and(|host| {
+            host.rule.is_some() && host.rule == response.rule && response.target.covers(&host.target)
+        });
+        self.matches.push(Match {
+            target: response.target,
+            rule: response.rule.clone(),
+            origin: response.origin,
+            users: response.users.clone(),
+            attempts: if because_of_host { 0 } else { response.attempts },
+            packets: response.dropped_packets,
+            bytes: response.dropped_bytes,
+            last_seen: response.last_seen,
+            answered: effective,
+            unanswered: (!effective).then(|| response.clone()),
+        });
+    }
+}
+
+fn step_of(timeline: &mut Timeline, at: Wall) -> Option<&mut TimelineStep> {
+    let after = timeline.steps.partition_point(|step| step.from <= at);
+    timeline.steps.get_mut(after.checked_sub(1)?)
 }
 
 fn top<K, V, T>(commonest: Commonest<K, V>, entry: impl Fn(K, u64, V) -> T) -> Top<T> {
@@ -184,8 +273,8 @@ fn top<K, V, T>(commonest: Commonest<K, V>, entry: impl Fn(K, u64, V) -> T) -> T
     }
 }
 
-fn in_short(incident: store::Incident, name_of: &dyn Fn(u32) -> String) -> Incident {
-    Incident {
+fn in_short(incident: store::Incident, name_of: &dyn Fn(u32) -> String) -> Response {
+    Response {
         id: incident.id,
         first_seen: incident.first_seen,
         target: incident.target.to_string(),

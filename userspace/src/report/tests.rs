@@ -9,7 +9,7 @@ use xdpban_engine::rules::{RuleId, RuleRef};
 use xdpban_engine::time::{Mono, Wall};
 
 use super::*;
-use crate::store::{Act, Archive, Interrupted, Outcome, Store, Targets, Write};
+use crate::store::{Act, Archive, Exit, Interrupted, Outcome, Ran, Step, Store, Targets, Write};
 
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400;
@@ -204,8 +204,8 @@ fn known_incidents_come_to_known_figures() {
     assert_eq!(rules, [(5710, 3, 6), (5763, 1, 8)]);
 
     assert_eq!((report.unanswered.total, report.unanswered.listed[0].outcome), (1, Outcome::Refused));
-    assert_eq!(report.incidents.listed.len(), 5);
-    assert_eq!(report.incidents.listed[3].by.as_deref(), Some("uid 0"));
+    assert_eq!(report.responses.listed.len(), 5);
+    assert_eq!(report.responses.listed[3].by.as_deref(), Some("uid 0"));
     assert_eq!(report.acts.listed[0].by, "uid 0");
     assert!(report.acts.listed[0].what.starts_with("blocked 198.51.100.0/24 until lifted: "));
     assert_eq!(
@@ -220,6 +220,66 @@ fn known_incidents_come_to_known_figures() {
     assert_eq!(report.record.head, Archive::open(record.path()).unwrap().head().unwrap().to_string());
 }
 
+/// A run of a command because of `why`, with this status.
+fn ran(command: &str, why: &Block, status: i32) -> Write {
+    let (output, input) = ("".into(), "{}".into());
+    let why = Block { expires: None, ..why.clone() };
+    let (at, took) = (at(0), Duration::from_millis(5));
+    let (step, exit) = (Step::Add, Exit::Status(status));
+    Write::Ran(Box::new(Ran { command: command.into(), why: Some(why), step, exit, output, input, at, took }))
+}
+
+#[test]
+fn what_was_found_once_is_one_incident_however_it_was_answered() {
+    // All of one moment, as when their lines were read at once.
+    let [blocked_one, spared, unheeded] =
+        ["203.0.113.7", "203.0.113.8", "203.0.113.9"].map(|target| block(target, 3600));
+    let of_host = Block { attempts: 2, ..block("198.51.100.1", 7200) };
+    let network = Block { target: "198.51.100.0/24".parse().unwrap(), ..of_host.clone() };
+    let record = record(&[
+        blocked(&blocked_one, Duration::ZERO),
+        refused(&spared),
+        refused(&unheeded),
+        ran("tell", &blocked_one, 0),
+        ran("tell", &spared, 0),
+        ran("tell", &unheeded, 1),
+        ran("lock", &blocked_one, 1),
+        ran("mail", &blocked_one, 0),
+        blocked(&of_host, Duration::ZERO),
+        blocked(&network, Duration::ZERO),
+    ]);
+    let report = reported(&record, "2026-10", "2026-10", 100);
+    let totals = &report.totals;
+    assert_eq!((totals.incidents, totals.attempts, totals.responses), (5, 4 * 2, 10));
+    assert_eq!((totals.responded, totals.effective), (4, 6));
+    let outcomes = Outcome::ALL.map(|outcome| report.outcomes.of(outcome));
+    assert_eq!(outcomes, [3, 0, 0, 2, 2, 3]);
+    let of_first_day = report.timeline.steps[0];
+    assert_eq!((of_first_day.incidents, of_first_day.outcomes.total()), (5, 10));
+    let sources: Vec<_> = report
+        .sources
+        .top
+        .iter()
+        .map(|source| (&*source.target, source.incidents, source.attempts))
+        .collect();
+    assert_eq!(sources[0], ("198.51.100.0/24", 1, 0), "its attempts are the host's");
+    assert!(sources[1..].iter().all(|(_, incidents, attempts)| (*incidents, *attempts) == (1, 2)));
+    let of_rule = &report.rules.top[0];
+    assert_eq!((of_rule.incidents, of_rule.attempts, report.users.top[0].incidents), (5, 8, 5));
+    let unanswered: Vec<_> =
+        report.unanswered.listed.iter().map(|response| (&*response.target, response.outcome)).collect();
+    assert_eq!((report.unanswered.total, unanswered), (1, vec![("203.0.113.9", Outcome::Refused)]));
+    assert_eq!((report.responses.total, report.responses.listed.len()), (10, 10));
+    let document = text(&report).replace('\n', " ");
+    for told in [
+        "5 security incidents from 5 sources, with 8 attempts.",
+        "4 (80 %) were answered",
+        "There were 10 responses: 3 are still in force",
+    ] {
+        assert!(document.contains(told), "{told}: {document}");
+    }
+}
+
 #[test]
 fn a_period_has_its_first_moment_and_not_its_end() {
     let edges = [-1, 0, 31 * DAY - 1, 31 * DAY];
@@ -229,7 +289,7 @@ fn a_period_has_its_first_moment_and_not_its_end() {
     let record = record(&writes);
     let report = reported(&record, "2026-10", "2026-10", 100);
     let targets: Vec<&str> =
-        report.incidents.listed.iter().map(|incident| incident.target.as_str()).collect();
+        report.responses.listed.iter().map(|incident| incident.target.as_str()).collect();
     assert_eq!(targets, ["203.0.113.2", "203.0.113.3"]);
     assert_eq!(report.timeline.steps[0].outcomes.total(), 1);
     assert_eq!(report.timeline.steps[30].outcomes.total(), 1);
@@ -272,14 +332,14 @@ fn what_is_not_listed_is_said() {
     let record = record(&writes);
     let report = reported(&record, "2026-10", "2026-10", 10);
     for (total, listed) in [
-        (report.incidents.total, &report.incidents.listed),
+        (report.responses.total, &report.responses.listed),
         (report.unanswered.total, &report.unanswered.listed),
     ] {
         assert_eq!((total, listed.len()), (30, 10));
         assert_eq!((&*listed[0].target, &*listed[9].target), ("203.0.113.21", "203.0.113.30"));
     }
     for document in [text(&report), markdown(&report), html(&report)] {
-        assert!(document.contains("Listed are the latest 10 of 30 incidents"), "{document}");
+        assert!(document.contains("Listed are the latest 10 of 30 responses"), "{document}");
         assert!(!document.contains("203.0.113.20"), "{document}");
     }
 }
@@ -347,7 +407,7 @@ fn hostile_text_stays_text() {
     }
 
     let json = serde_json::to_value(&report).unwrap();
-    assert!(json["incidents"]["listed"][4]["users"][0].as_str().unwrap().starts_with("=cmd|"));
+    assert!(json["responses"]["listed"][4]["users"][0].as_str().unwrap().starts_with("=cmd|"));
 }
 
 #[test]

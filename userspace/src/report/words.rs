@@ -69,7 +69,9 @@ fn outcomes(report: &Report) -> String {
         .filter(|(_, number)| *number > 0)
         .map(|(outcome, number)| format!("{} {}", count(number), outcome_in_words(outcome, number)))
         .collect();
-    format!("Of the responses, {}.", list(&parts))
+    let responses = report.totals.responses;
+    let were = if responses == 1 { "was" } else { "were" };
+    format!("There {were} {}: {}.", counted(responses, "response"), list(&parts))
 }
 
 fn mitigated(report: &Report) -> String {
@@ -145,7 +147,11 @@ pub(super) fn inexact<T>(top: &Top<T>) -> Option<String> {
 pub(super) fn left_out<T>(listing: &Listing<T>, noun: &str) -> Option<String> {
     let left_out = listing.left_out();
     (left_out > 0).then(|| {
-        let rest = if noun == "incident" { "; `xdpban report --format csv` has every one" } else { "" };
+        let rest = if matches!(noun, "incident" | "response") {
+            "; `xdpban report --format csv` has every one"
+        } else {
+            ""
+        };
         format!(
             "Listed are the latest {} of {}{rest}.",
             count(listing.listed.len() as u64),

@@ -135,6 +135,13 @@ pub(super) const COLUMNS: &str =
 pub(super) const BEHIND: usize = 30;
 
 impl Incident {
+    /// Whether what was to be done was done: the kernel had the block, or the command ran and did not fail. One that could not be
+    /// undone was done.
+    pub fn took_effect(&self) -> bool {
+        self.responded_at.is_some()
+            && !(self.outcome == Outcome::Failed && self.outcome_at == self.responded_at)
+    }
+
     /// The block that it is, while it is in force, with its end as of [`Now::recorded_expiry`].
     pub(super) fn into_block(self, now: &Now) -> Block {
         Block {

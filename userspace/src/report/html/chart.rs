@@ -41,7 +41,7 @@ pub(super) fn timeline(report: &Report) -> String {
 
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-labelledby=\"timeline-title timeline-description\">\n\
-         <title id=\"timeline-title\">Incidents by {step} and outcome</title>\n\
+         <title id=\"timeline-title\">Responses by {step} of the incident, and outcome</title>\n\
          <desc id=\"timeline-description\">{}</desc>\n",
         html(&description(report, most)),
     );
@@ -61,7 +61,7 @@ pub(super) fn timeline(report: &Report) -> String {
         ));
     }
     let every = steps.len().div_ceil(LABELS).max(1);
-    for (place, TimelineStep { from, outcomes }) in steps.iter().enumerate() {
+    for (place, TimelineStep { from, outcomes, .. }) in steps.iter().enumerate() {
         let middle = LEFT + slot * (float(place as u64) + 0.5);
         if place % every == 0 {
             draw(format_args!(
@@ -116,7 +116,7 @@ fn description(report: &Report, most: u64) -> String {
         let name = report.about.time_zone.step(report.timeline.step, step.from);
         format!(" The most were {} ({name}).", count(most))
     });
-    let number = counted(report.totals.incidents, "incident");
+    let number = counted(report.totals.responses, "response");
     let steps = counted(report.timeline.steps.len() as u64, &report.timeline.step.to_string());
     format!("A bar chart of {number} over {steps}.{busiest} The table below it has all numbers.")
 }
