@@ -48,6 +48,15 @@ pub(super) fn told(record: &Record, body: &Value) -> Told {
             "the trial was cut short by the end of its controller: blocks have their whole time again"
                 .to_owned()
         }
+        "controller.started" if body["dry_run"] == true => {
+            return Told::Change("the controller started in a dry run: nothing is enforced".to_owned());
+        }
+        "enforcement.changed" if body["dry_run"] == true => {
+            return Told::Change("a dry run began: nothing is enforced".to_owned());
+        }
+        "enforcement.changed" => {
+            return Told::Change("the dry run ended: what is blocked is dropped".to_owned());
+        }
         "config.read" if texts(&body["changes"]).is_empty() => return Told::Nothing,
         "config.read" | "config.changed" => return Told::Change(configuration(record, body)),
         "config.refused" => {

@@ -107,6 +107,10 @@ fn summary(report: &Report) -> Vec<Block> {
         figures.push(Figure { value: ms(median), name: "median response time" });
     }
     figures.push(Figure { value: count(report.unanswered.total), name: "without a response" });
+    if totals.dry_run_responses > 0 {
+        let value = count(totals.would_drop_packets);
+        figures.push(Figure { value, name: "packets that would have been dropped" });
+    }
     let mut blocks: Vec<Block> =
         words::summary(report).into_iter().filter(|text| !text.is_empty()).map(paragraph).collect();
     blocks.push(Block::Figures(figures));
@@ -126,15 +130,18 @@ fn timeline(report: &Report) -> Vec<Block> {
     let most = steps.iter().map(|step| step.outcomes.total()).max().unwrap_or(0);
     let shown: Vec<Outcome> =
         Outcome::ALL.into_iter().filter(|outcome| report.outcomes.of(*outcome) > 0).collect();
+    let in_dry_run = report.totals.dry_run_responses > 0;
     let row = |step: &super::summary::TimelineStep| {
         let total = step.outcomes.total();
         let name = report.about.time_zone.step(report.timeline.step, step.from);
         let mut row = vec![Cell::Time(name), Cell::Bar(total, most), number(step.incidents), number(total)];
         row.extend(shown.iter().map(|outcome| number(step.outcomes.of(*outcome))));
+        row.extend(in_dry_run.then(|| number(step.dry_run)));
         row
     };
     let mut columns = vec!["from", "", "incidents", "responses"];
     columns.extend(shown.iter().map(|outcome| words::outcome(*outcome)));
+    columns.extend(in_dry_run.then_some("in a dry run"));
     let caption =
         Some(format!("Incidents by {}, and the responses to them by outcome", report.timeline.step));
     vec![Block::Timeline(Table { caption, columns, rows: steps.iter().map(row).collect() })]
@@ -188,15 +195,20 @@ fn outcomes(report: &Report) -> Vec<Block> {
         let columns = vec!["outcome", "responses that", "", "responses", "share"];
         blocks.push(Block::Table(Table { caption: None, columns, rows: rows.collect() }));
     }
-    blocks.push(paragraph(format!(
-        "Because of these incidents the kernel dropped {}, {} in all, at the network driver: {} to {} took effect, and \
+    let dropped = match totals.responded {
+        0 => "The kernel dropped nothing: no response took effect.".to_owned(),
+        responded => format!(
+            "Because of these incidents the kernel dropped {}, {} in all, at the network driver: {} to {} took effect, and \
          packets came in the course of {} of these.",
-        counted(totals.dropped_packets, "packet"),
-        bytes(totals.dropped_bytes),
-        counted(totals.effective, "response"),
-        counted(totals.responded, "incident"),
-        count(totals.with_drops),
-    )));
+            counted(totals.dropped_packets, "packet"),
+            bytes(totals.dropped_bytes),
+            counted(totals.effective, "response"),
+            counted(responded, "incident"),
+            count(totals.with_drops),
+        ),
+    };
+    blocks.push(paragraph(dropped));
+    blocks.extend(words::dry_run(report).map(paragraph));
     blocks
 }
 
@@ -279,7 +291,11 @@ fn unanswered(report: &Report) -> Vec<Block> {
         return vec![paragraph(none)];
     }
     let rows = listing.listed.iter().map(|incident| {
-        let why = incident.outcome_reason.clone().map_or(Cell::Empty, Cell::Theirs);
+        let why = match &incident.outcome_reason {
+            _ if incident.dry_run => Cell::Ours("in a dry run nothing is enforced".to_owned()),
+            Some(reason) => Cell::Theirs(reason.clone()),
+            None => Cell::Empty,
+        };
         vec![
             Cell::Number(incident.id.to_string()),
             Cell::Time(report.about.time_zone.moment(incident.first_seen)),
@@ -306,6 +322,11 @@ fn responses(report: &Report) -> Vec<Block> {
         outcome.extend([by, response.outcome_reason.clone()].into_iter().flatten().map(Cell::Theirs));
         let long = response.timeout_s.map_or("until lifted".to_owned(), |s| format!("for {}", seconds(s)));
         let mut done = vec![Cell::Theirs(response.response.clone()), Cell::Time(long)];
+        if response.dry_run {
+            done.insert(0, Cell::Ours("not carried out (dry run):".to_owned()));
+            let would = counted(response.would_drop_packets, "packet");
+            outcome.push(Cell::Ours(format!("{would} would have been dropped")));
+        }
         let after = response.line_to_block_ms.map(|took| format!("after {}", ms(took)));
         done.extend(after.map(Cell::Time));
         vec![

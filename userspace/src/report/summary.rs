@@ -94,6 +94,14 @@ pub struct Totals {
     pub responses: u64,
     /// Responses that took effect.
     pub effective: u64,
+    /// Responses beside these that were not carried out: in a dry run nothing is enforced.
+    pub dry_run_responses: u64,
+    /// Incidents that had such responses alone.
+    pub dry_run: u64,
+    /// Packets that would have been dropped because of them, and passed.
+    pub would_drop_packets: u64,
+    /// Their bytes.
+    pub would_drop_bytes: u64,
 }
 
 /// How many responses came to what.
@@ -133,6 +141,8 @@ pub struct TimelineStep {
     /// Responses to them, by what came of these.
     #[serde(flatten)]
     pub outcomes: Outcomes,
+    /// Responses to them that were not carried out, in a dry run.
+    pub dry_run: u64,
 }
 
 /// How long responses took.
@@ -250,6 +260,12 @@ pub struct Response {
     pub dropped_packets: u64,
     /// Their bytes.
     pub dropped_bytes: u64,
+    /// Whether it was not carried out, in a dry run.
+    pub dry_run: bool,
+    /// Packets that would have been dropped then, and passed.
+    pub would_drop_packets: u64,
+    /// Their bytes.
+    pub would_drop_bytes: u64,
     /// What came of it.
     #[serde(serialize_with = "outcome")]
     pub outcome: Outcome,

@@ -63,6 +63,8 @@ struct Match {
     bytes: u64,
     last_seen: Wall,
     answered: bool,
+    /// Whether it would have been, save for a dry run.
+    would_be: bool,
     /// The first response, where it took no effect.
     unanswered: Option<store::Incident>,
 }
@@ -98,7 +100,7 @@ pub(super) struct Tallied {
 impl Tally {
     /// One that lists `listed` of a kind at most.
     pub(super) fn new(period: &Period, listed: usize) -> Tally {
-        let step = |from| TimelineStep { from, incidents: 0, outcomes: Outcomes::default() };
+        let step = |from| TimelineStep { from, incidents: 0, outcomes: Outcomes::default(), dry_run: 0 };
         Tally {
             totals: Totals::default(),
             outcomes: Outcomes::default(),
@@ -120,7 +122,7 @@ impl Tally {
             self.moment.at = incident.first_seen;
         }
         self.count(&incident);
-        if let Some(took) = incident.line_to_block {
+        if let Some(took) = incident.line_to_block.filter(|_| !incident.dry_run) {
             self.latencies.add(took);
         }
         self.moment.add(&incident);
@@ -130,6 +132,15 @@ impl Tally {
     /// Counts a response.
     fn count(&mut self, response: &store::Incident) {
         let totals = &mut self.totals;
+        if response.dry_run {
+            totals.dry_run_responses += 1;
+            totals.would_drop_packets = totals.would_drop_packets.saturating_add(response.dropped_packets);
+            totals.would_drop_bytes = totals.would_drop_bytes.saturating_add(response.dropped_bytes);
+            if let Some(step) = step_of(&mut self.timeline, response.first_seen) {
+                step.dry_run += 1;
+            }
+            return;
+        }
         totals.responses += 1;
         totals.effective += u64::from(response.took_effect());
         totals.dropped_packets = totals.dropped_packets.saturating_add(response.dropped_packets);
@@ -155,6 +166,7 @@ impl Tally {
                 Origin::Adopted => {}
             }
             totals.responded += u64::from(found.answered);
+            totals.dry_run += u64::from(found.would_be && !found.answered);
             totals.attempts += u64::from(found.attempts);
             totals.with_drops += u64::from(found.packets > 0);
             let sums = self.sources.add(found.target);
@@ -227,12 +239,16 @@ impl Moment {
     fn add(&mut self, response: &store::Incident) {
         let key = (response.target, response.rule.as_ref().map(|rule| rule.id.0));
         let place = *self.places.entry(key).or_insert(self.matches.len());
-        let effective = response.took_effect();
+        let effective = response.took_effect() && !response.dry_run;
+        let would_be = response.took_effect() && response.dry_run;
+        let (packets, bytes) =
+            if response.dry_run { (0, 0) } else { (response.dropped_packets, response.dropped_bytes) };
         if let Some(found) = self.matches.get_mut(place) {
             found.answered |= effective;
+            found.would_be |= would_be;
             found.attempts = found.attempts.max(response.attempts);
-            found.packets = found.packets.saturating_add(response.dropped_packets);
-            found.bytes = found.bytes.saturating_add(response.dropped_bytes);
+            found.packets = found.packets.saturating_add(packets);
+            found.bytes = found.bytes.saturating_add(bytes);
             found.last_seen = found.last_seen.max(response.last_seen);
             return;
         }
@@ -246,10 +262,11 @@ impl Moment {
             origin: response.origin,
             users: response.users.clone(),
             attempts: if because_of_host { 0 } else { response.attempts },
-            packets: response.dropped_packets,
-            bytes: response.dropped_bytes,
+            packets,
+            bytes,
             last_seen: response.last_seen,
             answered: effective,
+            would_be,
             unanswered: (!effective).then(|| response.clone()),
         });
     }
@@ -274,6 +291,8 @@ fn top<K, V, T>(commonest: Commonest<K, V>, entry: impl Fn(K, u64, V) -> T) -> T
 }
 
 fn in_short(incident: store::Incident, name_of: &dyn Fn(u32) -> String) -> Response {
+    let counted = (incident.dropped_packets, incident.dropped_bytes);
+    let (dropped, would_drop) = if incident.dry_run { ((0, 0), counted) } else { (counted, (0, 0)) };
     Response {
         id: incident.id,
         first_seen: incident.first_seen,
@@ -288,8 +307,11 @@ fn in_short(incident: store::Incident, name_of: &dyn Fn(u32) -> String) -> Respo
         action: incident.action,
         timeout_s: incident.timeout.map(|timeout| timeout.as_secs()),
         line_to_block_ms: incident.line_to_block.map(|took| took.as_secs_f64() * 1000.0),
-        dropped_packets: incident.dropped_packets,
-        dropped_bytes: incident.dropped_bytes,
+        dropped_packets: dropped.0,
+        dropped_bytes: dropped.1,
+        dry_run: incident.dry_run,
+        would_drop_packets: would_drop.0,
+        would_drop_bytes: would_drop.1,
         outcome: incident.outcome,
         outcome_at: incident.outcome_at,
         outcome_reason: why(incident.outcome_reason.as_deref(), incident.outcome_uid),

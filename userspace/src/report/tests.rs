@@ -281,6 +281,59 @@ fn what_was_found_once_is_one_incident_however_it_was_answered() {
 }
 
 #[test]
+fn what_a_dry_run_would_have_dropped_is_not_among_what_was() {
+    let (dry, real) = (block("203.0.113.7", 3600), block("203.0.113.8", 7200));
+    let in_dry_run = Write::Blocked {
+        block: dry.clone().into(),
+        at: dry.created,
+        took: Some(Duration::from_secs(1)),
+        uid: None,
+        from: (0, 0),
+        dry_run: true,
+    };
+    let dry_alone = record(&[in_dry_run.clone(), ended(&dry, End::Expired, 4)]);
+    let report = reported(&dry_alone, "2026-10", "2026-10", 100);
+    let totals = &report.totals;
+    assert_eq!((totals.incidents, totals.responded, totals.responses, totals.dropped_packets), (1, 0, 0, 0));
+    assert_eq!((totals.dry_run, totals.dry_run_responses, totals.would_drop_packets), (1, 1, 4));
+    assert_eq!((report.unanswered.total, report.response_times.count, report.outcomes.total()), (1, 0, 0));
+    for document in [text(&report), markdown(&report), html(&report)] {
+        for untrue in ["the kernel dropped 4", "took effect, and packets came", "while they were blocked"] {
+            assert!(!document.contains(untrue), "{untrue}: {document}");
+        }
+        for told in ["No response took effect.", "4 packets would have been dropped", "dry run"] {
+            assert!(document.contains(told), "{told}: {document}");
+        }
+    }
+
+    let both = record(&[
+        in_dry_run,
+        ended(&dry, End::Expired, 4),
+        blocked(&real, Duration::ZERO),
+        ended(&real, End::Expired, 10),
+    ]);
+    let report = reported(&both, "2026-10", "2026-10", 100);
+    let totals = &report.totals;
+    assert_eq!((totals.incidents, totals.responded, totals.dropped_packets), (2, 1, 10));
+    assert_eq!((totals.would_drop_packets, report.outcomes.total(), report.responses.total), (4, 1, 2));
+    let sources: Vec<_> = report.sources.top.iter().map(|source| source.dropped_packets).collect();
+    assert_eq!(sources, [0, 10]);
+    let listed: Vec<_> =
+        report.responses.listed.iter().map(|r| (r.dropped_packets, r.would_drop_packets)).collect();
+    assert_eq!(listed, [(0, 4), (10, 0)]);
+    let period = Period::new(Some("2026-10"), Some("2026-10"), &present()).unwrap();
+    let mut lines = String::new();
+    each_incident(&Archive::open(both.path()).unwrap(), &period, false, |incident| {
+        csv::line(&incident, &mut lines);
+        Ok::<_, Interrupted<()>>(())
+    })
+    .unwrap();
+    let ends: Vec<bool> =
+        lines.lines().zip([",true,4,240", ",false,0,0"]).map(|(line, end)| line.ends_with(end)).collect();
+    assert_eq!(ends, [true, true], "{lines}");
+}
+
+#[test]
 fn a_period_has_its_first_moment_and_not_its_end() {
     let edges = [-1, 0, 31 * DAY - 1, 31 * DAY];
     let blocks: Vec<Block> =

@@ -14,14 +14,14 @@ pub(super) fn title(report: &Report) -> String {
 pub(super) fn summary(report: &Report) -> [String; 2] {
     let period = report.about.time_zone.period(report.about.from, report.about.to);
     let paragraph =
-        |sentences: [Option<String>; 3]| sentences.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        |sentences: [Option<String>; 4]| sentences.into_iter().flatten().collect::<Vec<_>>().join(" ");
     if report.totals.incidents == 0 {
         let none = format!("In the period {period} no security incident is on record.");
-        return [none, paragraph([watched(report), None, None])];
+        return [none, paragraph([watched(report), None, None, None])];
     }
     [
-        paragraph([Some(identified(report, &period)), Some(responded(report)), None]),
-        paragraph([Some(outcomes(report)), Some(mitigated(report)), watched(report)]),
+        paragraph([Some(identified(report, &period)), Some(responded(report)), dry_run(report), None]),
+        paragraph([outcomes(report), mitigated(report), watched(report), None]),
     ]
 }
 
@@ -62,7 +62,27 @@ fn responded(report: &Report) -> String {
     format!("{did}{took}.")
 }
 
-fn outcomes(report: &Report) -> String {
+/// What a dry run would have done.
+pub(super) fn dry_run(report: &Report) -> Option<String> {
+    let totals = &report.totals;
+    if totals.dry_run_responses == 0 {
+        return None;
+    }
+    let were = if totals.dry_run_responses == 1 { "was" } else { "were" };
+    Some(format!(
+        "In a dry run nothing is enforced: {} {were} not carried out, {} had no other response, and {} ({}) that would have \
+         been dropped passed.",
+        counted(totals.dry_run_responses, "response"),
+        counted(totals.dry_run, "incident"),
+        counted(totals.would_drop_packets, "packet"),
+        bytes(totals.would_drop_bytes),
+    ))
+}
+
+fn outcomes(report: &Report) -> Option<String> {
+    if report.totals.responses == 0 {
+        return None;
+    }
     let parts: Vec<String> = Outcome::ALL
         .into_iter()
         .map(|outcome| (outcome, report.outcomes.of(outcome)))
@@ -71,12 +91,15 @@ fn outcomes(report: &Report) -> String {
         .collect();
     let responses = report.totals.responses;
     let were = if responses == 1 { "was" } else { "were" };
-    format!("There {were} {}: {}.", counted(responses, "response"), list(&parts))
+    Some(format!("There {were} {}: {}.", counted(responses, "response"), list(&parts)))
 }
 
-fn mitigated(report: &Report) -> String {
+fn mitigated(report: &Report) -> Option<String> {
     let totals = &report.totals;
-    match totals.dropped_packets {
+    if totals.responded == 0 {
+        return None;
+    }
+    Some(match totals.dropped_packets {
         0 => "No packet of the sources came while they were blocked.".to_owned(),
         packets => format!(
             "In the course of {} the kernel dropped {} ({}) of the sources, before anything else on the host saw them.",
@@ -84,7 +107,7 @@ fn mitigated(report: &Report) -> String {
             counted(packets, "packet"),
             bytes(totals.dropped_bytes),
         ),
-    }
+    })
 }
 
 fn watched(report: &Report) -> Option<String> {
