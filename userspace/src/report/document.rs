@@ -376,18 +376,23 @@ fn events(zone: &Zone, listing: &Listing<Event>, none: &str, noun: &str) -> Vec<
 fn watch(report: &Report) -> Vec<Block> {
     let watch = &report.watch;
     let zone = &report.about.time_zone;
+    let mut blocks: Vec<Block> = words::unknown(report).map(paragraph).into_iter().collect();
     let Some(watched_s) = watch.watched_s else {
-        return vec![paragraph("The record does not tell when the controller ran.")];
+        if blocks.is_empty() {
+            blocks.push(paragraph("The record does not tell when the controller ran."));
+        }
+        return blocks;
     };
-    let period_s = report.about.to.since(report.about.from).as_secs();
-    let share = percent(watched_s, period_s);
+    let known_s = watch.known_s(report.about.from, report.about.to);
     let what = format!(
-        "The controller watched during {} of {} ({share}). What sshd logged meanwhile was read when the controller ran \
-         again, where the log was kept; blocks that were in force stayed in force in the kernel.",
+        "The controller watched during {} of {}{} ({}). What sshd logged meanwhile was read when the controller ran again, where \
+         the log was kept; blocks that were in force stayed in force in the kernel.",
         seconds(watched_s),
-        seconds(period_s),
+        if watch.unknown.is_some() { "the other " } else { "" },
+        seconds(known_s),
+        percent(watched_s, known_s),
     );
-    let mut blocks = vec![paragraph(what)];
+    blocks.push(paragraph(what));
     if watch.gaps.total > 0 {
         let rows = watch.gaps.listed.iter().map(|gap| {
             vec![

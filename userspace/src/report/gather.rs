@@ -123,6 +123,11 @@ impl Happened {
         let (mut acts, mut changes, mut of_record) =
             (Latest::new(*listed), Latest::new(*listed), Latest::new(*listed));
         let mut watching = Watching::new(period, *listed);
+        if let Some((seq, at)) = archive.oldest()?
+            && seq > 1
+        {
+            watching.known_from(at, "records were taken off");
+        }
         // Beyond the period, since a start tells of the gap before it.
         let take = |record: store::Record| {
             // A body that cannot be read has been tampered with, which is for the chain of hashes to tell.
@@ -130,6 +135,9 @@ impl Happened {
             if record.kind == "controller.started" {
                 let since = body["unwatched_since"].as_i64().map(Wall);
                 watching.started(record.at, since, body["after"].as_str().unwrap_or_default());
+            }
+            if record.kind == "store.set_aside" {
+                watching.known_from(record.at, "the record before was set aside");
             }
             if !period.contains(record.at) {
                 return Ok::<_, Infallible>(());
@@ -189,7 +197,7 @@ fn record(
         verified_after: verified.after.map(|after| after.to_string()),
         finding,
         head: verified.head.to_string(),
-        oldest: archive.oldest()?,
+        oldest: archive.oldest()?.map(|(_, at)| at),
         events,
     })
 }

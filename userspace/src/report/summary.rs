@@ -295,8 +295,10 @@ pub struct Event {
 /// When the controller watched.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Watch {
-    /// Seconds of the period in which it did; none where the record does not tell.
+    /// Seconds of the period in which it did, as far as it is known; none where the record does not tell.
     pub watched_s: Option<u64>,
+    /// The time at the begin of the period of which the record does not tell.
+    pub unknown: Option<Gap>,
     /// Times in which it did not.
     pub gaps: Listing<Gap>,
 }
@@ -337,6 +339,13 @@ pub struct Record {
 impl<T> Default for Listing<T> {
     fn default() -> Listing<T> {
         Listing { total: 0, listed: Vec::new() }
+    }
+}
+
+impl Watch {
+    /// How many seconds of the period from `from` to `to` the record tells of.
+    pub fn known_s(&self, from: Wall, to: Wall) -> u64 {
+        to.since(self.unknown.as_ref().map_or(from, |unknown| unknown.to)).as_secs()
     }
 }
 

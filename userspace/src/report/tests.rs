@@ -334,6 +334,38 @@ fn what_a_dry_run_would_have_dropped_is_not_among_what_was() {
 }
 
 #[test]
+fn what_was_taken_off_the_record_is_not_taken_for_watched() {
+    let (first, last) = (block("203.0.113.7", 3600), block("203.0.113.8", 20 * DAY));
+    let directory = record(&[
+        started(0),
+        blocked(&first, Duration::ZERO),
+        ended(&first, End::Expired, 1),
+        blocked(&last, Duration::ZERO),
+        ended(&last, End::Expired, 1),
+        Write::Alive { at: at(54 * DAY) },
+    ]);
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let keep = crate::store::Keep { time: Some(days(10)), size: None };
+    let mut store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.prune(&keep, at(40 * DAY)).unwrap().records, 3);
+    drop(store);
+    let report = reported(&directory, "2026-10", "2026-10", 100);
+    assert_eq!((report.totals.incidents, report.watch.watched_s), (1, Some(11 * 86_400)));
+    for document in [text(&report), markdown(&report), html(&report)] {
+        let document = document.replace('\n', " ");
+        let told = "What was before 2026-10-21 00:00:00 is unknown: records were taken off.";
+        assert_eq!(document.matches(told).count(), 2, "{document}");
+        assert!(document.contains("The controller watched all of the rest of the period."), "{document}");
+    }
+    let report = reported(&directory, "2026-01", "2026-09", 100);
+    let document = text(&report).replace('\n', " ");
+    for untrue in ["watched all", "100 %"] {
+        assert!(!document.contains(untrue), "{untrue}: {document}");
+    }
+    assert_eq!(document.matches("What was in the period is unknown: records were taken off.").count(), 2);
+}
+
+#[test]
 fn a_period_has_its_first_moment_and_not_its_end() {
     let edges = [-1, 0, 31 * DAY - 1, 31 * DAY];
     let blocks: Vec<Block> =

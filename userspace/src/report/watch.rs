@@ -16,6 +16,8 @@ const SILENCE: Duration = Duration::from_secs(180);
 pub(super) struct Watching {
     from: Wall,
     to: Wall,
+    /// The time of which nothing is known, at the begin of the period.
+    unknown: Option<Gap>,
     unwatched: Duration,
     gaps: Latest<Gap>,
 }
@@ -30,12 +32,29 @@ pub(super) struct Alive {
 impl Watching {
     /// One that lists `listed` gaps at most.
     pub(super) fn new(period: &Period, listed: usize) -> Watching {
-        Watching { from: period.from, to: period.to, unwatched: Duration::ZERO, gaps: Latest::new(listed) }
+        let (from, to) = (period.from, period.to);
+        Watching { from, to, unknown: None, unwatched: Duration::ZERO, gaps: Latest::new(listed) }
+    }
+
+    /// What the record tells begins at `at`, since what was before is gone, and `why`.
+    pub(super) fn known_from(&mut self, at: Wall, why: &str) {
+        if at > self.known() {
+            self.unknown = Some(Gap { from: self.from, to: at.min(self.to), why: why.to_owned() });
+        }
+    }
+
+    /// Since when something is known.
+    fn known(&self) -> Wall {
+        self.unknown.as_ref().map_or(self.from, |unknown| unknown.to)
     }
 
     /// A controller started at `at`, after nobody had watched since `since`, if there was one before. Starts come in their
     /// order, and those after the period, too: the gap before one of them may reach into it.
     pub(super) fn started(&mut self, at: Wall, since: Option<Wall>, after: &str) {
+        if since.is_none() && self.unknown.is_some() {
+            // It is the first by what is left.
+            return;
+        }
         let why = match after {
             "first" => "xdpban had not run before",
             "stop" => "it was stopped",
@@ -46,19 +65,25 @@ impl Watching {
 
     /// What it comes to, `alive` being the state of the latest controller at `now`; none where the record does not tell.
     pub(super) fn finish(mut self, alive: Option<Alive>, now: Wall) -> Watch {
-        let Some(alive) = alive else { return Watch::default() };
+        let Some(alive) = alive.filter(|_| self.known() < self.to) else {
+            return Watch { unknown: self.unknown, ..Watch::default() };
+        };
         let to = self.to;
         if alive.stopped {
             self.gap(alive.at, to, "it was stopped, and has not run since");
         } else if now.since(alive.at) > SILENCE {
             self.gap(alive.at, to, "it ended without being stopped, and has not run since");
         }
-        let watched = self.to.since(self.from).saturating_sub(self.unwatched);
-        Watch { watched_s: Some(watched.as_secs()), gaps: self.gaps.into_listing(|gap| gap) }
+        let watched = self.to.since(self.known()).saturating_sub(self.unwatched);
+        Watch {
+            watched_s: Some(watched.as_secs()),
+            unknown: self.unknown,
+            gaps: self.gaps.into_listing(|gap| gap),
+        }
     }
 
     fn gap(&mut self, from: Wall, to: Wall, why: &str) {
-        let (from, to) = (from.max(self.from), to.min(self.to));
+        let (from, to) = (from.max(self.known()), to.min(self.to));
         if from < to {
             self.unwatched += to.since(from);
             self.gaps.add(Gap { from, to, why: why.to_owned() });
@@ -118,6 +143,26 @@ mod tests {
         assert!(dead.gaps.listed[0].why.contains("without being stopped"));
         let before = day(&[], Some((-1000, true)));
         assert_eq!((before.watched_s, gaps(&before)), (Some(0), vec![86_400]));
+    }
+
+    #[test]
+    fn what_was_before_the_oldest_record_is_not_taken_for_watched() {
+        let now: jiff::Zoned = "2026-11-24T01:00:00[UTC]".parse().unwrap();
+        let period = Period::new(Some("yesterday"), None, &now).unwrap();
+        let wall = |second: i64| Wall(period.from.0 + second * SECOND);
+        let alive = Some(Alive { at: wall(89_990), stopped: false });
+        let from = |second| {
+            let mut watching = Watching::new(&period, 10);
+            watching.known_from(wall(second), "records were taken off");
+            watching.started(wall(50_000), Some(wall(30_000)), "stop");
+            watching.finish(alive, wall(90_000))
+        };
+        let (part, nothing, all) = (from(40_000), from(100_000), from(-1));
+        assert_eq!((part.watched_s, gaps(&part)), (Some(36_400), vec![10_000]));
+        assert_eq!(part.known_s(period.from, period.to), 46_400);
+        assert_eq!((nothing.watched_s, gaps(&nothing)), (None, vec![]));
+        assert_eq!(nothing.unknown.map(|unknown| (unknown.from, unknown.to)), Some((period.from, period.to)));
+        assert_eq!((all.watched_s, all.unknown), (Some(66_400), None));
     }
 
     #[test]

@@ -110,18 +110,35 @@ fn mitigated(report: &Report) -> Option<String> {
     })
 }
 
+/// What is not known of the period, as a sentence.
+pub(super) fn unknown(report: &Report) -> Option<String> {
+    let unknown = report.watch.unknown.as_ref()?;
+    Some(match unknown.to < report.about.to {
+        true => format!(
+            "What was before {} is unknown: {}.",
+            report.about.time_zone.moment(unknown.to),
+            unknown.why
+        ),
+        false => format!("What was in the period is unknown: {}.", unknown.why),
+    })
+}
+
 fn watched(report: &Report) -> Option<String> {
-    let period_s = report.about.to.since(report.about.from).as_secs();
-    let watched_s = report.watch.watched_s?;
-    Some(match report.watch.gaps.total {
-        0 => "The controller watched all of the period.".to_owned(),
+    let about = &report.about;
+    let period_s = report.watch.known_s(about.from, about.to);
+    let unknown = unknown(report);
+    let of = if unknown.is_some() { "the rest of the period" } else { "the period" };
+    let Some(watched_s) = report.watch.watched_s else { return unknown };
+    let watched = match report.watch.gaps.total {
+        0 => format!("The controller watched all of {of}."),
         gaps => format!(
-            "The controller watched {} of the period; there {} {}.",
+            "The controller watched {} of {of}; there {} {}.",
             percent(watched_s, period_s),
             if gaps == 1 { "is" } else { "are" },
             counted(gaps, "gap"),
         ),
-    })
+    };
+    Some(unknown.into_iter().chain([watched]).collect::<Vec<_>>().join(" "))
 }
 
 /// What an outcome means, after a number.

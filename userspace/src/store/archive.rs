@@ -126,13 +126,15 @@ impl Archive {
             .map_err(|source| self.unread(source))
     }
 
-    /// When the oldest record that is kept was made.
+    /// The number of the oldest record that is kept, and when it was made. Where the number is not 1, there were others before.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
-    pub fn oldest(&self) -> Result<Option<Wall>, StoreError> {
+    pub fn oldest(&self) -> Result<Option<(i64, Wall)>, StoreError> {
         self.connection
-            .query_row("SELECT at FROM records ORDER BY seq LIMIT 1", [], |row| Ok(Wall(row.get(0)?)))
+            .query_row("SELECT seq, at FROM records ORDER BY seq LIMIT 1", [], |row| {
+                Ok((row.get(0)?, Wall(row.get(1)?)))
+            })
             .optional()
             .map_err(|source| self.unread(source))
     }
