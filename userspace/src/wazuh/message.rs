@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::AT_MOST;
 use crate::config::duration;
 use crate::control::wire::Rule;
 
@@ -64,7 +65,7 @@ pub(super) struct Message {
     pub(super) source: IpAddr,
     /// The source as Wazuh writes it.
     key: String,
-    /// After what time Wazuh lifts it, where the message or the extra arguments tell.
+    /// How long it is to last, where the message or the extra arguments tell. None: until Wazuh lifts it.
     pub(super) timeout: Option<Duration>,
     /// `--socket` of the extra arguments.
     pub(super) socket: Option<PathBuf>,
@@ -258,10 +259,10 @@ impl Printed {
         let response = self.wazuh.and_then(|wazuh| wazuh.active_response);
         let (name, arguments, timeout) = match response {
             Some(response) => {
-                // A response without a state is never disabled.
                 let stateful = text(response.kind).is_none_or(|kind| kind == "stateful");
-                let timeout = number(response.stateful_timeout).filter(|_| stateful);
-                let timeout = timeout.and_then(|seconds| duration::seconds(seconds).ok());
+                let told = || duration::seconds(number(response.stateful_timeout)?).ok();
+                // A response without a state is never disabled.
+                let timeout = if stateful { told() } else { Some(AT_MOST) };
                 (text(response.name).map(|name| short(&name)), words(response.extra_arguments), timeout)
             }
             None => (None, Vec::new(), None),
@@ -447,7 +448,7 @@ mod tests {
         assert_eq!((message.rule.as_ref(), message.reason().as_str()), (None, "block-ssh"));
         assert_eq!((message.user.as_deref(), message.log.as_deref()), (Some("admin"), Some("a line")));
         let stateless = with(enable(), "/wazuh/active_response/type", json!("stateless"));
-        assert_eq!(parse(&stateless).unwrap().timeout, None);
+        assert_eq!(parse(&stateless).unwrap().timeout, Some(AT_MOST));
         assert_eq!(parse(&with(enable(), "/command", json!("disable"))).unwrap().command, Command::Delete);
     }
 

@@ -43,8 +43,8 @@ const OTHERS: [&str; 13] = [
     "wazuh-slack",
 ];
 
-/// How long a block lasts at most where nothing tells how long Wazuh wants it: that long after an agent that died the address
-/// is free again. The longest of Wazuh's growing timeouts are usually within it.
+/// How long a block lasts at most where nothing tells how long Wazuh wants it, or it never lifts it: that long after an agent that
+/// died the address is free again. The longest of Wazuh's growing timeouts are usually within it.
 const AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
 /// For how long a line of Wazuh's is waited for. It writes them at once.
