@@ -19,7 +19,8 @@ fn what_an_operator_allows_is_let_through_at_once_and_for_as_long() -> Result<()
 
     lab.xdpban(&["allow", "add", "10.99.66.0/24", "--for", "1h", "--comment", "a test"])?
         .success()?
-        .stdout_has("1 target allowed for 1 h")?;
+        .stdout_has("1 target allowed for 1 h")?
+        .stderr_has("no longer blocked, for it overlaps what is allowed: 10.99.66.66\n")?;
     assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
     assert_eq!(lab.targets()?, ["10.99.67.1"], "the block that it covers is lifted, and no other");
     let show = lab.show(ATTACKER)?;
@@ -52,6 +53,32 @@ fn what_an_operator_allows_is_let_through_at_once_and_for_as_long() -> Result<()
     lab.blocked("10.99.66.70")?;
     assert!(!lab.tcp_connect(Side::Attacker, another, 22)?);
     assert!(lab.login_ok(Side::Bystander)?);
+    Ok(())
+}
+
+#[test]
+fn half_of_all_addresses_are_allowed_only_if_that_is_meant() -> Result<()> {
+    let lab = Lab::new()?;
+    let _controller = lab.start_controller(&lab.config())?;
+    lab.xdpban(&["block", "10.99.67.0/24"])?.success()?;
+    let most = ["allow", "add", "10.99.67.1", "0.0.0.0/0", "::/0"];
+    lab.xdpban(&most)?
+        .expect_code(1)?
+        .stdout_has("1 target allowed")?
+        .stderr_has("no longer blocked, for it overlaps what is allowed: 10.99.67.0/24\n")?
+        .stderr_has("0.0.0.0/0 holds half of all addresses or more")?
+        .stderr_has("::/0 holds half of all addresses or more")?;
+    lab.attack(Side::Attacker.v4())?;
+    lab.blocked(ATTACKER)?;
+
+    lab.xdpban(&[&most[..], &["--all"]].concat())?.success()?.stdout_has("3 targets allowed")?;
+    assert_eq!(lab.targets()?, [""; 0]);
+    lab.xdpban(&["status"])?
+        .success()?
+        .stdout_has("nothing in 0.0.0.0/0 is ever blocked: an operator allowed it")?
+        .stdout_has("`xdpban allow remove ::/0` ends that")?;
+    lab.xdpban(&["allow", "remove", "0.0.0.0/0", "::/0"])?.success()?;
+    lab.xdpban(&["status"])?.success()?.stdout_has("all is well")?;
     Ok(())
 }
 

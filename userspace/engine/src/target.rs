@@ -91,6 +91,17 @@ impl Target {
             && Target::prefix(other.address, self.prefix_len) == *self
     }
 
+    /// Whether half of the addresses that hosts of its family can have lie in the target, or more: those of IPv6 are 2000::/3.
+    pub fn is_half_of_all(&self) -> bool {
+        match self.address {
+            IpAddr::V4(_) => self.prefix_len <= 1,
+            IpAddr::V6(_) => {
+                let global = Target::prefix(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0).into(), 3);
+                self.prefix_len <= 4 && self.overlaps(&global)
+            }
+        }
+    }
+
     /// Whether the two share an address.
     pub fn overlaps(&self, other: &Target) -> bool {
         self.covers(other) || other.covers(self)
@@ -169,6 +180,16 @@ mod tests {
             "192.0.2.7/24".parse::<Target>(),
             Err(TargetError::HostBits("192.0.2.7/24".into(), target("192.0.2.0/24")))
         );
+    }
+
+    #[test]
+    fn knows_what_holds_half_of_all_addresses() {
+        for text in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "::/0", "::/2", "2000::/3", "3000::/4"] {
+            assert!(target(text).is_half_of_all(), "{text}");
+        }
+        for text in ["0.0.0.0/2", "10.0.0.0/8", "203.0.113.7", "::/3", "8000::/1", "fc00::/7", "2000::/5"] {
+            assert!(!target(text).is_half_of_all(), "{text}");
+        }
     }
 
     #[test]

@@ -17,11 +17,12 @@ use crate::human;
 pub(super) fn run(client: &Client, command: &Allow, json: bool) -> Result<(), CliError> {
     let texts = |networks: &[Target]| networks.iter().map(Target::to_string).collect();
     match command {
-        Allow::Add { networks, timeout, comment } => {
+        Allow::Add { networks, timeout, comment, all } => {
             let done = client.allow(&AllowRequest {
                 networks: texts(networks),
                 timeout_s: timeout.map(|timeout| timeout.as_secs()),
                 comment: comment.clone(),
+                all: *all,
             })?;
             let how_long = match timeout {
                 Some(timeout) => format!("allowed for {}", human::duration(*timeout)),

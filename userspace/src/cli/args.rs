@@ -131,6 +131,9 @@ pub(super) enum Allow {
         /// What they are
         #[arg(long, value_name = "TEXT")]
         comment: Option<String>,
+        /// Also networks that hold half of all addresses or more, such as 0.0.0.0/0: hardly anything is blocked then
+        #[arg(long)]
+        all: bool,
     },
     /// Take networks off the allowlist
     Remove {

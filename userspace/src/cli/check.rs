@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{CliError, complain, print, print_json};
-use crate::config::{Command, Config, Fault, Faults};
+use crate::config::{Config, Fault, Faults};
 use crate::human;
 
 pub(super) fn run(file: Option<&Path>, json: bool) -> Result<(), CliError> {
@@ -15,7 +15,7 @@ pub(super) fn run(file: Option<&Path>, json: bool) -> Result<(), CliError> {
         return if faults_told { Err(CliError::Faulty) } else { Ok(()) };
     }
     let config = loaded?;
-    config.commands.iter().filter_map(Command::trouble).for_each(|trouble| complain(&trouble));
+    config.doubts().iter().for_each(|doubt| complain(doubt));
     let from = match &config.file {
         Some(file) => file.display().to_string(),
         None => "no configuration; the defaults hold".to_owned(),
@@ -23,7 +23,7 @@ pub(super) fn run(file: Option<&Path>, json: bool) -> Result<(), CliError> {
     print(&format!(
         "{from}: sound, {} and {}\n",
         human::counted(config.policy.rules.rules().len() as u64, "rule"),
-        human::counted(config.policy.responses.len() as u64, "response")
+        human::counted((config.policy.responses.len() + config.commands.len()) as u64, "response")
     ))
 }
 

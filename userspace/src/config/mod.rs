@@ -176,6 +176,19 @@ impl Config {
         let raw = RawConfig::parse(text, file, &mut faults);
         resolve(raw, Some(file), rules, true, faults)
     }
+
+    /// What will hardly be as it is meant, although the configuration is sound: a command that this host cannot run, and an
+    /// allowlist that lets most of a family through.
+    pub fn doubts(&self) -> Vec<String> {
+        self.commands.iter().filter_map(Command::trouble).chain(self.allows_most()).collect()
+    }
+
+    /// Says which networks of the allowlist hold half of all addresses or more.
+    pub fn allows_most(&self) -> impl Iterator<Item = String> {
+        let networks = self.policy.allow.iter().filter(|network| network.is_half_of_all());
+        networks
+            .map(|network| format!("nothing in {network} is ever blocked: [allow] networks has all of that"))
+    }
 }
 
 /// Reads `file`, or `default` where that exists; returns which of them, its text, and what it says.

@@ -427,6 +427,9 @@ pub struct AllowRequest {
     pub timeout_s: Option<u64>,
     /// What they are.
     pub comment: Option<String>,
+    /// Whether a network may hold half of all addresses or more, so that hardly anything is blocked.
+    #[serde(default)]
+    pub all: bool,
 }
 
 /// A wish to allow networks no longer.

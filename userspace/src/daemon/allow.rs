@@ -1,10 +1,10 @@
 //! The allowlist as operators keep it, beside that of the configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use xdpban_engine::change::Expiry;
+use xdpban_engine::change::{End, Expiry};
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Now, Wall};
 
@@ -13,10 +13,14 @@ use super::{Daemon, answer};
 use crate::clock;
 use crate::control::{Reply, wire};
 use crate::error::chain;
+use crate::human;
 use crate::store::{self, Write};
 
 /// The most networks that operators can allow: each is compared with whatever is to be blocked.
 const MOST: usize = 4096;
+
+/// Targets of lifted blocks that are named.
+const NAMED: usize = 10;
 
 /// The networks that operators allowed.
 #[derive(Debug, Default)]
@@ -45,6 +49,13 @@ impl Allowlist {
 
     pub(super) fn networks(&self) -> Vec<Target> {
         self.networks.keys().copied().collect()
+    }
+
+    /// Says which of them hold half of all addresses or more.
+    pub(super) fn allows_most(&self) -> impl Iterator<Item = String> {
+        self.networks.keys().filter(|network| network.is_half_of_all()).map(|network| {
+            format!("nothing in {network} is ever blocked: an operator allowed it; `xdpban allow remove {network}` ends that")
+        })
     }
 
     /// What puts them on record as they are.
@@ -87,6 +98,14 @@ impl Daemon {
                     continue;
                 }
             };
+            if network.is_half_of_all() && !request.all {
+                let what = "holds half of all addresses or more, none of which would be blocked any longer";
+                done.refuse(
+                    text,
+                    format!("{network} {what}; if that is meant, give `--all` (`\"all\": true`)"),
+                );
+                continue;
+            }
             let networks = &mut self.allowlist.networks;
             if networks.len() >= MOST && !networks.contains_key(&network) {
                 let remedy = "more belong into [allow] networks in the configuration";
@@ -177,9 +196,11 @@ impl Daemon {
     }
 
     /// Has the engine and the gate go by both lists as they are.
-    fn allow_changed(&mut self, done: wire::Done, cause: Cause<'_>) -> Reply {
+    fn allow_changed(&mut self, mut done: wire::Done, cause: Cause<'_>) -> Reply {
         self.engine.set_allowed_by_hand(self.allowlist.networks());
+        let before = self.writes.len();
         self.carry_out(cause);
+        done.notes.extend(lifted(self.writes.get(before..).unwrap_or_default()));
         match self.set_allow() {
             Ok(()) => Reply::Done(done),
             Err(error) => {
@@ -195,6 +216,24 @@ impl Daemon {
         networks.extend(self.allowlist.networks());
         self.gate.set_allow(&networks).map(drop).map_err(|error| chain(&error))
     }
+}
+
+/// Says of which targets blocks were lifted since what is allowed overlaps them, the first few by name.
+fn lifted(writes: &[Write]) -> Option<String> {
+    let targets: BTreeSet<Target> = writes
+        .iter()
+        .filter_map(|write| match write {
+            Write::Ended { block, end: End::Protected, .. } => Some(block.target),
+            _ => None,
+        })
+        .collect();
+    let named: Vec<String> = targets.iter().take(NAMED).map(Target::to_string).collect();
+    let more = match targets.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {} more", human::count(more as u64)),
+    };
+    (!named.is_empty())
+        .then(|| format!("no longer blocked, for it overlaps what is allowed: {}{more}", named.join(", ")))
 }
 
 #[cfg(test)]

@@ -140,6 +140,7 @@ impl Daemon {
         health.extend((!self.enforcing()).then(|| NOT_ENFORCED.to_owned()));
         health.extend(self.trial_health());
         health.extend(self.host.trouble().cloned());
+        health.extend(self.config.allows_most().chain(self.allowlist.allows_most()));
         if self.tampered > 0 {
             health.push(format!(
                 "someone else changed {} in the kernel's tables since the start; they were mended, and the log names them",

@@ -2,7 +2,7 @@
 
 use super::carry_out::Cause;
 use super::{Daemon, start};
-use crate::config::{Command, Config, Faults};
+use crate::config::{Config, Faults};
 use crate::human;
 use crate::store::Act;
 
@@ -10,9 +10,9 @@ impl Daemon {
     /// Reads configuration and rules again. Where they are faulty the running ones stay in force.
     pub(super) async fn reload(&mut self) {
         let file = self.config_file.clone();
-        let loaded = tokio::task::spawn_blocking(move || Config::load(file.as_deref())).await;
-        let mut config = match loaded {
-            Ok(Ok(config)) => config,
+        let load = move || Config::load(file.as_deref()).map(|config| (config.doubts(), config));
+        let (doubts, mut config) = match tokio::task::spawn_blocking(load).await {
+            Ok(Ok(loaded)) => loaded,
             Ok(Err(faults)) => return self.reload_failed(&faults),
             Err(error) => {
                 let trouble = format!("reload: {error}; the running configuration stays in force");
@@ -28,7 +28,7 @@ impl Daemon {
         keep_until_restart(&self.config, &mut config);
         self.engine.reload(config.policy.clone());
         self.runner.replace(&config.commands);
-        config.commands.iter().filter_map(Command::trouble).for_each(|trouble| log::warn!("{trouble}"));
+        doubts.iter().for_each(|doubt| log::warn!("{doubt}"));
         self.carry_out(Cause::Other);
         if self.sources.replace(start::sources_of(&config)) {
             self.sources.announce();

@@ -253,10 +253,8 @@ impl Daemon {
         }
         for (command, answers) in config.commands.iter().zip(&config.policy.commands) {
             log::info!("on {}: runs {} as {}", matches(&answers.when), command.name, command.user);
-            if let Some(trouble) = command.trouble() {
-                log::warn!("{trouble}");
-            }
         }
+        config.doubts().iter().for_each(|doubt| log::warn!("{doubt}"));
         let mut never = vec!["loopback and link-local addresses".to_owned()];
         let mut name = |what: &str, addresses: &[std::net::IpAddr]| {
             if !addresses.is_empty() {

@@ -226,7 +226,17 @@ fn ran(command: &str, why: &Block, status: i32) -> Write {
     let why = Block { expires: None, ..why.clone() };
     let (at, took) = (at(0), Duration::from_millis(5));
     let (step, exit) = (Step::Add, Exit::Status(status));
-    Write::Ran(Box::new(Ran { command: command.into(), why: Some(why), step, exit, output, input, at, took }))
+    Write::Ran(Box::new(Ran {
+        command: command.into(),
+        why: Some(why),
+        step,
+        exit,
+        stands: false,
+        output,
+        input,
+        at,
+        took,
+    }))
 }
 
 #[test]
