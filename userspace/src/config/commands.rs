@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, User, access};
 use toml::de::DeValue;
 use xdpban_engine::rules::RuleId;
 
@@ -70,13 +70,14 @@ impl Command {
     pub fn trouble(&self) -> Option<String> {
         let program = self.program()?;
         let usable = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
-        (!usable(&program)).then(|| {
-            format!(
-                "the command `{}` cannot run: {} is no program on this host",
-                self.name,
-                program.display()
-            )
-        })
+        let why = if !usable(&program) {
+            format!("{} is no program on this host", program.display())
+        } else if matches!(User::from_name(&self.user), Ok(None)) {
+            format!("there is no user `{}` on this host", self.user)
+        } else {
+            return None;
+        };
+        Some(format!("the command `{}` cannot run: {why}", self.name))
     }
 }
 
@@ -172,9 +173,9 @@ fn run(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand> {
     }
     let own_name = program.rsplit('/').next().unwrap_or(&program).to_owned();
     let command = Command {
-        name: section.value("name", faults, values::program).unwrap_or(own_name).into(),
+        name: section.value("name", faults, |v| values::word(v, "the name of a command")).unwrap_or(own_name).into(),
         what: What::Own(argv),
-        user: section.value("user", faults, values::program).unwrap_or_else(|| NOBODY.to_owned()),
+        user: section.value("user", faults, |v| values::word(v, "the name of a user")).unwrap_or_else(|| NOBODY.to_owned()),
         time_limit: time_limit(section, TIME_LIMIT, faults),
         at_most: section.value("at_most", faults, |v| values::whole(v, 1..=64)).unwrap_or(AT_MOST),
         retry: Vec::new(),
@@ -213,12 +214,12 @@ fn lock_account(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand
 
 fn notify(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand> {
     let mail = section.value("mail", faults, |value| {
-        let to = values::program(value)?;
+        let to = values::word(value, "an address of mail")?;
         let odd = |c: char| matches!(c, ',' | ';' | '<' | '>' | '"' | '(' | ')');
         if to.contains(odd) { Err("write one address, such as \"root\"".to_owned()) } else { Ok(to) }
     });
     let webhook = section.value("webhook", faults, |value| {
-        let url = values::program(value)?;
+        let url = values::word(value, "a URL")?;
         let known = url.starts_with("https://") || url.starts_with("http://");
         if known { Ok(url) } else { Err("a URL begins with `https://` or `http://`".to_owned()) }
     });
@@ -231,7 +232,7 @@ fn notify(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand> {
         _ => return None,
     };
     let command = Command {
-        name: section.value("name", faults, values::program).unwrap_or_else(|| name.to_owned()).into(),
+        name: section.value("name", faults, |v| values::word(v, "the name of a command")).unwrap_or_else(|| name.to_owned()).into(),
         what,
         user: NOBODY.to_owned(),
         time_limit: time_limit(section, NOTIFY_TIME_LIMIT, faults),

@@ -104,7 +104,10 @@ pub(super) fn unknown(keys: &Keys, name: &str) -> String {
     let tables = FILES.iter().find(|tables| tables.iter().any(|other| other.table == keys.table));
     let elsewhere = tables
         .and_then(|tables| tables.iter().find(|other| other.names.contains(&name)).map(|other| other.table));
+    let plural = |one: &str, several: &str| several.strip_suffix('s') == Some(one);
     let remedy = match (elsewhere, near) {
+        // `rule` is a table, too; but here it is a slip of the pen.
+        (_, Some(near)) if plural(name, near) || plural(near, name) => format!("did you mean `{near}`?"),
         (Some(table), _) => format!("it belongs in {table}"),
         (None, Some(near)) => format!("did you mean `{near}`?"),
         (None, None) => format!("{} has {}", keys.table, list(keys.names)),
@@ -157,6 +160,7 @@ mod tests {
         assert_eq!(unknown(&TOP, "interface"), "unknown key `interface`; did you mean `interfaces`?");
         assert_eq!(unknown(&LIMITS, "bloks"), "unknown key `bloks`; did you mean `blocks`?");
         assert_eq!(unknown(&RESPONSE, "time_out"), "unknown key `time_out`; did you mean `timeout`?");
+        assert_eq!(unknown(&RESPONSE, "rule"), "unknown key `rule`; did you mean `rules`?");
         assert_eq!(unknown(&TOP, "limit"), "unknown key `limit`; did you mean `limits`?");
         assert_eq!(unknown(&TOP, "blocks"), "unknown key `blocks`; it belongs in [limits]");
         assert_eq!(unknown(&PATHS, "mode"), "unknown key `mode`; it belongs in config.toml");

@@ -960,6 +960,23 @@ fn commands_stand_beside_blocks_and_keep_the_default_ones() {
 }
 
 #[test]
+fn what_is_sound_may_still_be_doubted() {
+    let text = "[[response]]\nlevel = 3\naction = \"run\"\ncommand = [\"/bin/sh\"]\nuser = \"no-such-user\"\n\
+                [[response]]\nlevel = 4\naction = \"run\"\nname = \"gone\"\ncommand = [\"/no/such/program\"]\n\
+                [[response]]\nlevel = 5\naction = \"run\"\nname = \"well\"\ncommand = [\"/bin/sh\"]\nuser = \"root\"\n\
+                [allow]\nnetworks = [\"192.0.2.0/24\", \"0.0.0.0/0\"]\n";
+    let doubts = Config::parse(text, Path::new(FILE), &[]).unwrap().doubts();
+    assert_eq!(
+        doubts,
+        [
+            "the command `sh` cannot run: there is no user `no-such-user` on this host",
+            "the command `gone` cannot run: /no/such/program is no program on this host",
+            "nothing in 0.0.0.0/0 is ever blocked: [allow] networks has all of that",
+        ]
+    );
+}
+
+#[test]
 fn two_commands_do_not_share_a_name() {
     let one = "[[response]]\nlevel = 3\naction = \"run\"\ncommand = [\"/bin/tell\"]\n";
     let faults = Config::parse(&one.repeat(2), Path::new(FILE), &[]).unwrap_err().to_string();

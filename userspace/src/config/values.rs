@@ -36,11 +36,16 @@ pub(super) fn string<'d>(value: &'d DeValue<'_>) -> Result<&'d str, String> {
 
 /// The name of a program, as the header of a record gives it.
 pub(super) fn program(value: &DeValue<'_>) -> Result<String, String> {
-    let name = line(value)?;
-    if name.contains(char::is_whitespace) {
-        return Err(format!("the name of a program has no spaces in it, `{}` has", keys::short(&name)));
+    word(value, "the name of a program")
+}
+
+/// `what`, which has no spaces in it.
+pub(super) fn word(value: &DeValue<'_>, what: &str) -> Result<String, String> {
+    let word = line(value)?;
+    if word.contains(char::is_whitespace) {
+        return Err(format!("{what} has no spaces in it, `{}` has", keys::short(&word)));
     }
-    Ok(name)
+    Ok(word)
 }
 
 /// A name or a description: a string with something in it, on one line.
