@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, civil};
+use jiff::{Timestamp, Zoned};
 use nix::time::{ClockId, clock_gettime};
 use xdpban_engine::time::{Mono, Now, Wall};
-
-use crate::config::duration;
 
 /// The present on both clocks.
 pub fn now() -> Now {
@@ -45,27 +43,28 @@ pub fn file_stamp(wall: Wall) -> String {
 
 /// `wall` in local time as Wazuh writes it in its logs: `2026/11/23 08:15:42`.
 pub fn log_stamp(wall: Wall) -> String {
-    timestamp(wall).to_zoned(TimeZone::system()).strftime("%Y/%m/%d %H:%M:%S").to_string()
+    local(wall).strftime("%Y/%m/%d %H:%M:%S").to_string()
 }
 
 /// `wall` in local time as syslog's traditional messages have it (RFC 3164): `Nov  3 08:15:42`.
 pub fn syslog_stamp(wall: Wall) -> String {
-    timestamp(wall).to_zoned(TimeZone::system()).strftime("%b %e %H:%M:%S").to_string()
+    local(wall).strftime("%b %e %H:%M:%S").to_string()
 }
 
-/// The point in time that somebody names: a day, a time with or without a zone (local time without), or a duration,
-/// which means so long ago.
-pub fn point(text: &str, now: &Now) -> Option<Wall> {
-    let text = text.trim();
-    if let Ok(ago) = duration::parse(text) {
-        return Some(now.wall.before(ago));
-    }
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Some(Wall(time.as_microsecond()));
-    }
-    let local: civil::DateTime = text.parse().ok()?;
-    let time = local.to_zoned(TimeZone::system()).ok()?.timestamp();
-    Some(Wall(time.as_microsecond()))
+/// `wall` in local time, to the second and with its offset, for people who may copy it: `2026-11-23T09:15:42+01:00`.
+pub fn local_rfc3339(wall: Wall) -> String {
+    local(wall).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+}
+
+/// As [`local_rfc3339`], of a time that is written; what is no time stays as it is.
+pub fn localized(rfc3339: &str) -> String {
+    let time = rfc3339.parse::<Timestamp>();
+    time.map_or_else(|_| rfc3339.to_owned(), |time| local_rfc3339(Wall(time.as_microsecond())))
+}
+
+/// `wall` in the zone of the host.
+pub fn local(wall: Wall) -> Zoned {
+    timestamp(wall).to_zoned(TimeZone::system())
 }
 
 fn timestamp(wall: Wall) -> Timestamp {
@@ -85,18 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn reads_points_in_time() {
-        let now = Now { wall: Wall(1_795_421_742_120_000), ..Now::default() };
-        let read = |text| point(text, &now).map(rfc3339);
-        assert_eq!(read("2026-11-23T08:15:42.12Z").as_deref(), Some("2026-11-23T08:15:42.120Z"));
-        assert_eq!(read("2026-11-23T09:15:42+01:00").as_deref(), Some("2026-11-23T08:15:42.000Z"));
-        assert_eq!(read("1h").as_deref(), Some("2026-11-23T07:15:42.120Z"));
-        let midnight = point("2026-11-23", &now).unwrap();
-        let offset = i64::from(utc_offset(midnight)) * 1_000_000;
-        assert_eq!(midnight, Wall(1_795_392_000_000_000 - offset));
-        for odd in ["", "yesterday", "2026-13-01", "2026-11-23T25:00:00"] {
-            assert_eq!(read(odd), None, "{odd}");
-        }
+    fn a_time_that_is_shown_names_the_same_second() {
+        let shown = localized("2026-11-23T08:15:42.120Z");
+        assert_eq!(shown.len(), "2026-11-23T09:15:42+01:00".len(), "{shown}");
+        let read: Timestamp = shown.parse().unwrap();
+        assert_eq!(read.as_microsecond(), 1_795_421_742_000_000, "{shown}");
+        assert_eq!(localized("soon"), "soon");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod human;
 pub mod import;
 pub mod lockout;
 mod logging;
+pub mod period;
 pub mod report;
 pub mod run;
 pub mod source;

@@ -9,9 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Wall;
 
-use crate::store::{Head, Outcome};
-
+use crate::clock;
 use crate::daemon::Options;
+use crate::store::{Head, Outcome};
 
 /// Blocks the sources of attacks in the kernel, at the network driver.
 #[derive(Debug, Parser)]
@@ -83,7 +83,8 @@ pub(super) enum Command {
         /// The account
         user: String,
     },
-    /// Tell of incidents: what was done, to whom, why, and what came of it; the oldest first
+    /// Tell of incidents: what was done, to whom, why, and what came of it; the oldest first. Times are local ones with their
+    /// offset from UTC; with --json in UTC
     Incidents(Incidents),
     /// Check that the record is what was written: find what was altered, removed, reordered or put in
     VerifyRecord {
@@ -247,10 +248,11 @@ pub(super) struct Unblock {
 /// Arguments of `incidents`.
 #[derive(Debug, Args)]
 pub(super) struct Incidents {
-    /// Those that began then or later: 2026-11-24, 2026-11-24T08:15:00Z, or 7d for seven days ago
+    /// Those that began then or later: a day (2026-11-24), a month (2026-11), a time (2026-11-24T08:15, in local time where
+    /// it has no zone), so long ago (7d), today, yesterday, or this or last with week, month, quarter or year
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) since: Option<Wall>,
-    /// Those that began before
+    /// Those that began before the begin of that, in the same words
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) until: Option<Wall>,
     /// Those of an address, or within a network, and of networks around it
@@ -259,7 +261,7 @@ pub(super) struct Incidents {
     /// Those of a rule
     #[arg(long, value_name = "ID")]
     pub(super) rule: Option<u32>,
-    /// Those in which a user name was tried
+    /// Those in which a user name was tried, which is compared as a whole
     #[arg(long, value_name = "NAME")]
     pub(super) user: Option<String>,
     /// Those that are in_force, expired, lifted, refused, failed or done
@@ -274,10 +276,7 @@ pub(super) struct Incidents {
 }
 
 fn time(text: &str) -> Result<Wall, String> {
-    crate::clock::point(text, &crate::clock::now()).ok_or_else(|| {
-        "write it like 2026-11-24, 2026-11-24T08:15:00Z (local time without the Z), or 7d for seven days ago"
-            .to_owned()
-    })
+    crate::period::begin(text, &clock::local(clock::now().wall)).map_err(|error| error.to_string())
 }
 
 fn outcome(text: &str) -> Result<Outcome, String> {

@@ -26,7 +26,7 @@ pub(super) fn run(paths: &Paths, args: &Incidents, json: bool) -> Result<(), Cli
     if let (Some(since), Some(until)) = (args.since, args.until)
         && since >= until
     {
-        let (since, until) = (clock::rfc3339(since), clock::rfc3339(until));
+        let (since, until) = (clock::local_rfc3339(since), clock::local_rfc3339(until));
         return Err(CliError::Usage(format!(
             "--since {since} is not before --until {until}: nothing can have begun between them; exchange them?"
         )));
@@ -45,6 +45,11 @@ pub(super) fn run(paths: &Paths, args: &Incidents, json: bool) -> Result<(), Cli
     // What happens while the incidents are read is told after them.
     let head = if args.follow { record.head()? } else { 0 };
     let incidents = record.incidents(&query)?;
+    if let Some(user) = args.user.as_ref().filter(|user| incidents.is_empty() && user.contains('*')) {
+        complain(&format!(
+            "no user called `{user}` was tried; names are compared as wholes, and `*` stands for itself"
+        ));
+    }
     if !args.follow {
         return if json { print_json(&incidents) } else { print(&text(&incidents)) };
     }
@@ -128,7 +133,7 @@ fn text(incidents: &[Incident]) -> String {
     for incident in incidents {
         table.row([
             (DIM, incident.id.to_string()),
-            (DIM, incident.first_seen.clone()),
+            (DIM, clock::localized(&incident.first_seen)),
             (STRONG, incident.target.clone()),
             (Style::new(), what(incident)),
             (Style::new(), why(incident)),

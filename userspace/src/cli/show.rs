@@ -6,6 +6,7 @@ use super::incidents::{outcome, why as why_of};
 use super::list::{left, measure, why};
 use super::table::{BAD, DIM, GOOD, STRONG, Table, WARN, styled};
 use super::{CliError, print, print_json};
+use crate::clock;
 use crate::control::client::Client;
 use crate::control::wire::{Incident, Show};
 use crate::human;
@@ -36,12 +37,12 @@ fn text(show: &Show) -> String {
             field("measure", measure);
         }
         if let Some(created) = &entry.created_at {
-            field("since", created.clone());
+            field("since", clock::localized(created));
         }
         field(
             "ends",
             match &entry.expires_at {
-                Some(at) => format!("{at}, {}", left(entry)),
+                Some(at) => format!("{}, {}", clock::localized(at), left(entry)),
                 None => "when it is unblocked".to_owned(),
             },
         );
@@ -82,7 +83,7 @@ fn text(show: &Show) -> String {
 
 fn row(incident: &Incident) -> [(anstyle::Style, String); 5] {
     [
-        (DIM, format!("  {}", incident.first_seen)),
+        (DIM, format!("  {}", clock::localized(&incident.first_seen))),
         (STRONG, incident.target.clone()),
         (anstyle::Style::new(), why_of(incident)),
         (anstyle::Style::new(), human::counted(incident.attempts.into(), "attempt")),

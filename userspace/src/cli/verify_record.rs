@@ -59,7 +59,7 @@ fn text(verified: &Verified) -> String {
             (None, Some(incident)) => format!("incident {incident}"),
             (None, None) => "the allowlist".to_owned(),
         };
-        let of = [fault.at.map(clock::rfc3339), fault.kind.clone()];
+        let of = [fault.at.map(clock::local_rfc3339), fault.kind.clone()];
         let of: String = of.into_iter().flatten().map(|part| format!(", {part}")).collect();
         text.push_str(&format!("{}{}: {}\n", styled(BAD, &place), printable(&of), printable(&fault.what)));
     }

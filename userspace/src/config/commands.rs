@@ -173,9 +173,14 @@ fn run(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand> {
     }
     let own_name = program.rsplit('/').next().unwrap_or(&program).to_owned();
     let command = Command {
-        name: section.value("name", faults, |v| values::word(v, "the name of a command")).unwrap_or(own_name).into(),
+        name: section
+            .value("name", faults, |v| values::word(v, "the name of a command"))
+            .unwrap_or(own_name)
+            .into(),
         what: What::Own(argv),
-        user: section.value("user", faults, |v| values::word(v, "the name of a user")).unwrap_or_else(|| NOBODY.to_owned()),
+        user: section
+            .value("user", faults, |v| values::word(v, "the name of a user"))
+            .unwrap_or_else(|| NOBODY.to_owned()),
         time_limit: time_limit(section, TIME_LIMIT, faults),
         at_most: section.value("at_most", faults, |v| values::whole(v, 1..=64)).unwrap_or(AT_MOST),
         retry: Vec::new(),
@@ -232,7 +237,10 @@ fn notify(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand> {
         _ => return None,
     };
     let command = Command {
-        name: section.value("name", faults, |v| values::word(v, "the name of a command")).unwrap_or_else(|| name.to_owned()).into(),
+        name: section
+            .value("name", faults, |v| values::word(v, "the name of a command"))
+            .unwrap_or_else(|| name.to_owned())
+            .into(),
         what,
         user: NOBODY.to_owned(),
         time_limit: time_limit(section, NOTIFY_TIME_LIMIT, faults),

@@ -11,7 +11,8 @@ use xdpban_engine::rules::{RuleId, RuleRef};
 use xdpban_engine::target::Target;
 use xdpban_engine::time::{Now, Wall};
 
-use crate::clock::{point, rfc3339, rfc3339_micros};
+use crate::clock::{local, rfc3339, rfc3339_micros};
+use crate::period;
 use crate::store::{self, IncidentQuery, Outcome};
 
 /// A rule, in short.
@@ -595,9 +596,10 @@ impl IncidentsQuery {
         };
         for (name, value) in parameters {
             let odd = || format!("`{name}` cannot be `{}`", value.chars().take(64).collect::<String>());
+            let time = |text: &str| period::begin(text, &local(now.wall)).map_err(|error| error.to_string());
             match name.as_str() {
-                "since" => query.since = Some(point(value, now).ok_or_else(odd)?),
-                "until" => query.until = Some(point(value, now).ok_or_else(odd)?),
+                "since" => query.since = Some(time(value)?),
+                "until" => query.until = Some(time(value)?),
                 "address" => query.address = Some(value.parse().map_err(|_| odd())?),
                 "rule" => query.rule = Some(value.parse().map_err(|_| odd())?),
                 "user" => query.user = Some(value.clone()),

@@ -12,7 +12,6 @@ mod gather;
 mod html;
 mod latencies;
 mod markdown;
-mod period;
 mod requirements;
 mod summary;
 mod tally;
@@ -22,6 +21,8 @@ mod text;
 mod times;
 mod watch;
 mod words;
+
+use crate::period;
 
 pub use gather::{Asked, each_incident, gather};
 pub use html::render as html;

@@ -1,4 +1,4 @@
-//! The period of a report, as people name it, and the steps that a timeline divides it into.
+//! Times and periods as people name them, and the steps that a timeline divides a period into.
 
 use std::fmt;
 use std::time::Duration;
@@ -67,6 +67,15 @@ struct Named {
     to: Zoned,
     /// It is a time of its own, such as "last month", so that it needs no `--to`.
     whole: bool,
+}
+
+/// The moment at which what `text` names begins: the time itself, or the first moment of a day, a month or a span such as
+/// "last week".
+///
+/// # Errors
+/// It names no time.
+pub fn begin(text: &str, now: &Zoned) -> Result<Wall, PeriodError> {
+    name(text, now).map(|named| wall(&named.from))
 }
 
 impl Period {
@@ -306,6 +315,22 @@ mod tests {
         ] {
             assert_eq!(period(from, to), (begin.to_owned(), end.to_owned()), "{from:?} {to:?}");
         }
+    }
+
+    #[test]
+    fn what_is_named_begins_at_a_moment() {
+        for (text, at) in [
+            ("2026-11-23T08:15:42.120Z", "2026-11-23T09:15:42.12+01:00"),
+            ("2026-11-23T09:15:42+01:00", "2026-11-23T09:15:42+01:00"),
+            ("2026-11-23T09:15:42", "2026-11-23T09:15:42+01:00"),
+            ("yesterday", "2026-11-23T00:00:00+01:00"),
+            ("2026-11", "2026-11-01T00:00:00+01:00"),
+            ("1h", "2026-11-24T13:30:15+01:00"),
+        ] {
+            let at: Timestamp = at.parse().unwrap();
+            assert_eq!(begin(text, &now()), Ok(Wall(at.as_microsecond())), "{text}");
+        }
+        assert!(matches!(begin("30", &now()), Err(PeriodError::Syntax(_))));
     }
 
     #[test]
