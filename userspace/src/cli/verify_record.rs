@@ -82,10 +82,12 @@ fn text(verified: &Verified) -> String {
             human::count(verified.pruned_through.unsigned_abs())
         ));
     }
-    text.push_str(&format!(
-        "head: {}\nkeep that elsewhere: `xdpban verify-record --head` says whether it is still part of the record\n",
-        styled(STRONG, &head.to_string())
-    ));
+    text.push_str(&format!("head: {}\n", styled(STRONG, &head.to_string())));
+    text.push_str(if faults.is_empty() {
+        "keep that elsewhere: `xdpban verify-record --head` says whether it is still part of the record\n"
+    } else {
+        "it vouches for what stands there now, and not for what was written: keep the file, and the heads of before\n"
+    });
     text
 }
 
@@ -104,4 +106,18 @@ fn document(verified: &Verified) -> serde_json::Value {
         "faults": faults.iter().map(fault).collect::<Vec<_>>(),
         "more_faults": more,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_of_a_record_that_was_altered_is_not_worth_keeping() {
+        let intact = text(&Verified::default());
+        assert!(intact.contains("keep that elsewhere"), "{intact}");
+        let fault = Fault { seq: Some(9), what: "it was altered".to_owned(), ..Fault::default() };
+        let altered = text(&Verified { faults: vec![fault], ..Verified::default() });
+        assert!(altered.contains("NOT INTACT") && !altered.contains("keep that elsewhere"), "{altered}");
+    }
 }

@@ -130,16 +130,17 @@ impl Table {
                 continue;
             }
             if !row.get_ref(place).is_ok_and(|stands| is_same(stands, said)) {
-                otherwise.push(format!("{name} should be {said}"));
+                otherwise.push(format!("{name} {said}"));
             }
         }
         if !self.key_is_of_target(row) {
-            otherwise.push("key should be that of target".to_owned());
+            otherwise.push("the key of the target".to_owned());
         }
         if otherwise.is_empty() {
             return Ok(());
         }
-        Err(format!("it is not what its records say: {}", otherwise.join(", ")))
+        // Either may be what was altered: the hashes tell of records alone.
+        Err(format!("it is not what its records say, which have {}", otherwise.join(", ")))
     }
 
     fn key_is_of_target(&self, row: &Row<'_>) -> bool {

@@ -256,6 +256,7 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<Option
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     match version(connection, path)? {
         KNOWN => Ok(()),
+        0 => Err(StoreError::Missing { path: path.to_owned() }),
         found => Err(StoreError::Older { path: path.to_owned(), found, known: KNOWN }),
     }
 }

@@ -286,20 +286,16 @@ impl Verified {
             let what = match (found, pruned) {
                 (Some(hash), _) if hash == kept.hash => continue,
                 (None, Some(pruned)) if pruned == *kept => continue,
-                (Some(_), _) => "is not the one whose hash was kept: the record was made anew",
+                (Some(_), _) => "it is not the one whose hash was kept: the record was made anew",
                 (None, Some(pruned)) if kept.seq <= pruned.seq => {
-                    "was pruned, and cannot be compared with the hash that was kept"
+                    "it was pruned, and cannot be compared with the hash that was kept"
                 }
                 (None, _) if kept.seq > self.head.seq => {
-                    "was kept as the head, and the log ends before it: its end was cut off"
+                    "it was kept as the head, and the log ends before it: its end was cut off"
                 }
-                (None, _) => "was kept as the head, and is missing",
+                (None, _) => "it was kept as the head, and is missing",
             };
-            self.fault(Fault {
-                seq: Some(kept.seq),
-                what: format!("record {} {what}", kept.seq),
-                ..Fault::default()
-            });
+            self.fault(Fault { seq: Some(kept.seq), what: what.to_owned(), ..Fault::default() });
         }
         Ok(())
     }
