@@ -134,6 +134,10 @@ pub fn main() -> ExitCode {
                 // Each fault begins with its file and line, for editors to follow.
                 CliError::Config(faults) => eprint(&faults.to_string()),
                 CliError::Told | CliError::Faulty => {}
+                CliError::Store(damage) if damage.wants_a_new_file() => {
+                    let remedy = "a controller that starts sets it aside, and begins a new one";
+                    complain(&format!("{}; {remedy}", chain(damage)));
+                }
                 error => complain(&chain(error)),
             }
             ExitCode::from(error.exit_code())

@@ -39,7 +39,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The file is no SQLite database.
-    #[error("{path} is not a database; move it away, and a new one is made", path = path.display())]
+    #[error("{path} is not a database", path = path.display())]
     NotADatabase {
         /// The file.
         path: PathBuf,
@@ -124,7 +124,7 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// What it holds is not what was written.
-    #[error("cannot {doing} {path}: it is damaged ({source}); move it away, and a new one is made", path = path.display())]
+    #[error("cannot {doing} {path}: it is damaged ({source})", path = path.display())]
     Damaged {
         /// What was tried.
         doing: &'static str,
