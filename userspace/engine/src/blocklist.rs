@@ -285,21 +285,6 @@ impl Blocklist {
         self.tables.iter().filter_map(|table| table.heap.peek().map(|&Reverse((expiry, ..))| expiry)).min()
     }
 
-    /// Changes the capacities. What lies beyond is taken out and returned, as far as it is not permanent.
-    pub(crate) fn set_limits(&mut self, limits: Limits) -> Vec<Entry> {
-        self.limits = limits;
-        let mut evicted = Vec::new();
-        for place in 0..self.tables.len() {
-            while let Some(&Reverse((_, _, key))) = self.tables[place].heap.peek() {
-                if self.tables[place].len <= self.capacity(&key.0).0 {
-                    break;
-                }
-                evicted.extend(self.remove(&key));
-            }
-        }
-        evicted
-    }
-
     fn capacity(&self, target: &Target) -> (u32, &'static str) {
         if is_exact(target) {
             (self.limits.blocks, "limits.blocks")
@@ -396,19 +381,6 @@ mod tests {
         list.insert(block("203.0.113.2", Some(20)));
         assert_eq!(target_of(list.evict(&plain("203.0.113.1"))), Some(target("203.0.113.2")));
         assert_eq!(list.next_due(), Some(Mono(10)));
-    }
-
-    #[test]
-    fn a_smaller_table_gives_up_the_first_to_expire() {
-        let mut list = Blocklist::new(LIMITS);
-        for (address, expires) in
-            [("203.0.113.1", Some(30)), ("203.0.113.2", Some(10)), ("203.0.113.3", None)]
-        {
-            list.insert(block(address, expires));
-        }
-        let evicted = list.set_limits(Limits { blocks: 1, ..LIMITS });
-        let evicted: Vec<Target> = evicted.iter().map(|entry| entry.block.target).collect();
-        assert_eq!(evicted, [target("203.0.113.2"), target("203.0.113.1")]);
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::measure::Measure;
 use crate::rules::RuleRef;
 use crate::target::Target;
-use crate::time::{Mono, Wall};
+use crate::time::{Mono, Now, Wall};
 
 /// Who or what asked for a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,13 @@ pub struct Expiry {
     pub mono: Mono,
     /// In civil time.
     pub wall: Wall,
+}
+
+impl Expiry {
+    /// The end of what begins at `now` and lasts for `timeout`.
+    pub fn after(timeout: Duration, now: &Now) -> Expiry {
+        Expiry { mono: now.mono.after(timeout), wall: now.wall.after(timeout) }
+    }
 }
 
 /// A target that is blocked, and why.

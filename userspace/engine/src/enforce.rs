@@ -188,9 +188,6 @@ impl Enforcer {
         self.forget_after = policy.forget_after;
         self.guard.set_allow(policy.allow.clone());
         self.lift_protected();
-        for entry in self.blocklist.set_limits(policy.limits) {
-            self.evicted(entry, "the table was made smaller".into());
-        }
     }
 
     pub(crate) fn set_allowed_by_hand(&mut self, networks: Vec<Target>) {
@@ -246,7 +243,7 @@ impl Enforcer {
             self.counts.late += 1;
             return Decision::Late { target };
         }
-        let mut expires = timeout.map(|timeout| expiry(now, timeout));
+        let mut expires = timeout.map(|timeout| Expiry::after(timeout, now));
         let suffices = |entry: &&Entry| !entry.rests && suffices(&entry.block, response.measure, expires);
         if let Some(Entry { block, .. }) = self.blocklist.covering(source).find(suffices) {
             if !adopted || block.target != target {
@@ -306,7 +303,7 @@ impl Enforcer {
         let block = Block {
             target,
             created: self.blocklist.get(&key).map_or(now.wall, |entry| entry.block.created),
-            expires: timeout.map(|timeout| expiry(now, timeout)),
+            expires: timeout.map(|timeout| Expiry::after(timeout, now)),
             measure,
             rule: None,
             reason,
@@ -560,10 +557,6 @@ impl Enforcer {
 
 fn is_over(block: &Block, now: Mono) -> bool {
     block.expires.is_some_and(|expiry| expiry.mono <= now)
-}
-
-fn expiry(now: &Now, timeout: Duration) -> Expiry {
-    Expiry { mono: now.mono.after(timeout), wall: now.wall.after(timeout) }
 }
 
 fn refusal_of(target: Target, full: Full) -> Refusal {

@@ -317,7 +317,7 @@ impl Engine {
     }
 
     /// Goes on with another policy. Blocks stay, except those that the new allowlist covers; what was counted stays for
-    /// the rules that still exist.
+    /// the rules that still exist. The capacities of the tables stay, too: those of the kernel are what they were.
     pub fn reload(&mut self, policy: Policy) {
         let mut plans = plans(&policy);
         for (plan, old) in plans.iter_mut().flat_map(|plan| {

@@ -113,7 +113,7 @@ impl Runs {
                 expires.wall.since(now.wall).min(expires.wall.since(run.why.created))
             });
             let due = now.mono.after(left);
-            run.why.expires = Some(Expiry { mono: due, wall: now.wall.after(left) });
+            run.why.expires = Some(Expiry::after(left, now));
             self.due.insert((due, key.clone()));
             self.standing.insert(key, Standing { run, due: Some(due) });
         }
@@ -197,7 +197,7 @@ mod tests {
             why: Block {
                 target: Target::exact(source),
                 created: now.wall,
-                expires: timeout.map(|timeout| now.expiry(now.mono.after(timeout))),
+                expires: timeout.map(|timeout| Expiry::after(timeout, now)),
                 measure: Measure::default(),
                 rule: None,
                 reason: "".into(),

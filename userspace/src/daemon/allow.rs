@@ -112,10 +112,7 @@ impl Daemon {
                 done.refuse(text, format!("{network}: there are {MOST} networks already; {remedy}"));
                 continue;
             }
-            let expires = request.timeout_s.map(|seconds| {
-                let timeout = Duration::from_secs(seconds);
-                Expiry { mono: now.mono.after(timeout), wall: now.wall.after(timeout) }
-            });
+            let expires = request.timeout_s.map(|seconds| Expiry::after(Duration::from_secs(seconds), &now));
             let added_at = networks.get(&network).map_or(now.wall, |allowed| allowed.added_at);
             let comment = comment.clone();
             networks.insert(network, Allowed { comment: comment.clone(), added_at, expires, uid: Some(uid) });

@@ -1,8 +1,8 @@
 //! Blocks of whole prefixes in which too many hosts attack.
 
-use super::{Enforcer, expiry, refusal_of, suffices};
+use super::{Enforcer, refusal_of, suffices};
 use crate::blocklist::key;
-use crate::change::{Block, Refusal};
+use crate::change::{Block, Expiry, Refusal};
 use crate::moment::Moment;
 use crate::policy::Response;
 use crate::target::Target;
@@ -25,7 +25,7 @@ impl Enforcer {
             None => self.offenders.next(&target, at, response.forget_after),
         };
         let timeout = response.timeout_for(offences);
-        let expires = timeout.map(|timeout| expiry(now, timeout));
+        let expires = timeout.map(|timeout| Expiry::after(timeout, now));
         if standing.is_some_and(|block| suffices(block, response.measure, expires)) {
             return;
         }

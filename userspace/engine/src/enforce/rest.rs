@@ -82,16 +82,11 @@ impl Enforcer {
     /// Ends the block that gave way to that of `target`. One whose time is over would have ended by itself.
     pub(super) fn made_room(&mut self, entry: Entry, target: &Target, now: Mono) {
         if is_over(&entry.block, now) {
-            self.end(entry, End::Expired, None);
-        } else {
-            self.evicted(entry, format!("it made room for {target}").into());
+            return self.end(entry, End::Expired, None);
         }
-    }
-
-    pub(super) fn evicted(&mut self, entry: Entry, why: Arc<str>) {
         let exact = is_exact(&entry.block.target);
         *if exact { &mut self.counts.evicted } else { &mut self.counts.evicted_prefixes } += 1;
-        self.end(entry, End::Evicted, Some(why));
+        self.end(entry, End::Evicted, Some(format!("it made room for {target}").into()));
     }
 
     pub(super) fn lift_protected(&mut self) {

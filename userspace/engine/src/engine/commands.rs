@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::attempts::Tally;
-use crate::change::{Block, CommandRun, Origin};
+use crate::change::{Block, CommandRun, Expiry, Origin};
 use crate::enforce::Evidence;
 use crate::moment::Moment;
 use crate::policy::CommandResponse;
@@ -109,7 +109,7 @@ impl Engine {
             why: Block {
                 target,
                 created: now.wall,
-                expires: when.timeout.map(|timeout| now.expiry(now.mono.after(timeout))),
+                expires: when.timeout.map(|timeout| Expiry::after(timeout, now)),
                 measure: when.measure,
                 rule: Some(found.rule.clone()),
                 reason: Arc::clone(&found.rule.description),
