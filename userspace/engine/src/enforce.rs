@@ -211,7 +211,7 @@ impl Enforcer {
     ) -> Decision {
         let &Offence { source, response, .. } = offence;
         self.expire(source, now.mono);
-        let (target, protection) = self.aim(source, now);
+        let (target, protection) = self.aim(source, &response.measure, now);
         let standing = self.blocklist.of(target).next();
         // What is weaker stays, beneath what is asked for.
         let joined = standing
@@ -244,7 +244,7 @@ impl Enforcer {
             return Decision::Late { target };
         }
         let mut expires = timeout.map(|timeout| Expiry::after(timeout, now));
-        let suffices = |entry: &&Entry| !entry.rests && suffices(&entry.block, response.measure, expires);
+        let suffices = |entry: &&Entry| !entry.rests && suffices(&entry.block, &response.measure, expires);
         if let Some(Entry { block, .. }) = self.blocklist.covering(source).find(suffices) {
             if !adopted || block.target != target {
                 return Decision::Standing { target: block.target };
@@ -514,17 +514,21 @@ impl Enforcer {
         self.guard.protections(target).chain(login).collect()
     }
 
-    /// What to block for a source, and what prevents it. A block that stands is aimed at again.
-    fn aim(&self, source: IpAddr, now: &Now) -> (Target, Option<Protection>) {
+    /// What to block for a source, and what prevents it. A block that stands is aimed at again, and nothing prevents that it
+    /// goes on; what is stricter would cut off those who have logged in meanwhile.
+    fn aim(&self, source: IpAddr, measure: &Measure, now: &Now) -> (Target, Option<Protection>) {
         let narrow = Target::exact(source);
         let wide = if source.is_ipv4() { narrow } else { Target::prefix(source, self.ipv6_prefix) };
-        if let Some(target) = [wide, narrow].into_iter().find(|target| self.block_of(target).is_some()) {
-            return (target, None);
-        }
-        match self.protection(&wide, now) {
-            None => (wide, None),
+        let prevents = |target: &Target| match self.block_of(target) {
+            Some(block) if block.measure.includes(measure) => None,
+            _ => self.protection(target, now),
+        };
+        let stands = |target: &Target| self.block_of(target).is_some();
+        let first = [wide, narrow].into_iter().find(stands).unwrap_or(wide);
+        match prevents(&first) {
+            None => (first, None),
             // A neighbour in the prefix that is protected must not shield the source itself.
-            Some(_) => (narrow, self.protection(&narrow, now)),
+            Some(_) => (narrow, prevents(&narrow)),
         }
     }
 
@@ -569,9 +573,9 @@ fn time_left(timeout: Duration, age: Duration) -> Duration {
 }
 
 /// Whether `block` does already what `measure` until `expires` would.
-fn suffices(block: &Block, measure: Measure, expires: Option<Expiry>) -> bool {
-    block.measure.is_stricter_than(&measure)
-        || block.measure.and(measure) == block.measure && outlasts(block.expires, expires)
+fn suffices(block: &Block, measure: &Measure, expires: Option<Expiry>) -> bool {
+    block.measure.is_stricter_than(measure)
+        || block.measure.includes(measure) && outlasts(block.expires, expires)
 }
 
 /// Whether a block that ends at `standing` need not be moved to `wanted`.

@@ -87,6 +87,11 @@ impl Measure {
         self.strictness() > other.strictness()
     }
 
+    /// Whether it does all that `wanted` would.
+    pub fn includes(&self, wanted: &Measure) -> bool {
+        self.and(*wanted) == *self
+    }
+
     /// Whether no packet passes.
     pub fn stops_everything(&self) -> bool {
         *self == Measure::default()

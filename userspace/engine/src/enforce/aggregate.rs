@@ -26,7 +26,7 @@ impl Enforcer {
         };
         let timeout = response.timeout_for(offences);
         let expires = timeout.map(|timeout| Expiry::after(timeout, now));
-        if standing.is_some_and(|block| suffices(block, response.measure, expires)) {
+        if standing.is_some_and(|block| suffices(block, &response.measure, expires)) {
             return;
         }
         let joined = standing.filter(|block| !response.measure.is_stricter_than(&block.measure));

@@ -171,3 +171,50 @@ fn the_last_step_can_be_for_good() {
     lab.attempt(EventKind::InvalidUser, A);
     assert_eq!(the_block(lab.changes()).expires, None);
 }
+
+fn by_key(source: &str) -> Event<'static> {
+    Event { detail: b"publickey", ..event(EventKind::Accepted, source) }
+}
+
+#[test]
+fn a_login_protects_what_is_throttled_from_all_that_is_stricter() {
+    let measures = [
+        (throttle(20), Measure::default()),
+        (throttle(20), throttle(5)),
+        (block_ports(&[80]), block_ports(&[22])),
+    ];
+    for (first, then) in measures {
+        let responses = vec![unknown_user(first, HOUR), too_many(then, HOUR)];
+        let mut lab = Lab::new(Policy { responses, ..policy() });
+        lab.attempt(EventKind::InvalidUser, A);
+        lab.changes();
+        lab.line(50, by_key(A));
+        let decision = lab.attempt(EventKind::MaxAttemptsExceeded, A).decision;
+        assert!(
+            matches!(decision, Some(Decision::Refused { because: Refusal::Protected(_), .. })),
+            "{first}, then {then}: {decision:?}"
+        );
+        assert_eq!(refusals(&lab.changes()).len(), 1);
+        // What stands goes on.
+        lab.pass(10 * SECOND);
+        assert_eq!(lab.attempt(EventKind::InvalidUser, A).decision, blocks_for(A, HOUR));
+        assert_eq!(lab.engine.block_of(&target(A)).unwrap().measure, first);
+        lab.changes();
+    }
+}
+
+#[test]
+fn a_login_from_a_throttled_prefix_shields_no_neighbour() {
+    let (a, b) = ("2001:db8::a", "2001:db8::b");
+    let responses = vec![unknown_user(throttle(20), HOUR), too_many(Measure::default(), HOUR)];
+    let mut lab = Lab::new(Policy { responses, ..policy() });
+    assert_eq!(lab.attempt(EventKind::InvalidUser, a).decision, blocks_for("2001:db8::/64", HOUR));
+    lab.changes();
+    lab.line(50, by_key(a));
+    assert_eq!(lab.attempt(EventKind::MaxAttemptsExceeded, b).decision, blocks_for(b, HOUR));
+    assert_eq!(the_block(lab.changes()).measure, Measure::default());
+    assert!(matches!(
+        lab.attempt(EventKind::MaxAttemptsExceeded, a).decision,
+        Some(Decision::Refused { .. })
+    ));
+}
