@@ -213,11 +213,6 @@ impl Enforcer {
         self.expire(source, now.mono);
         let (target, protection) = self.aim(source, &response.measure, now);
         let standing = self.blocklist.of(target).next();
-        // What is weaker stays, beneath what is asked for.
-        let joined = standing
-            .map(|entry| &*entry.block)
-            .filter(|block| !response.measure.is_stricter_than(&block.measure));
-        let measure = joined.map_or(response.measure, |block| block.measure.and(response.measure));
         let same_offence = standing.is_some_and(|entry| {
             // What lets packets through is not got past.
             !entry.block.measure.stops_everything()
@@ -225,13 +220,14 @@ impl Enforcer {
                     .effective
                     .is_none_or(|effective| offence.began <= Moment::from(effective).after(GRACE))
         });
+        let standing = standing.map(|entry| Arc::clone(&entry.block));
+        let standing = standing.as_deref();
         // A block that was found in the gate lost its reason to a crash. The line that led to it is read again, and has it.
-        let adopted = standing.is_some_and(|entry| entry.block.origin == Origin::Adopted);
+        let adopted = standing.is_some_and(|block| block.origin == Origin::Adopted);
         let offences = match standing {
-            Some(entry) if same_offence && !adopted => entry.block.offences,
+            Some(block) if same_offence && !adopted => block.offences,
             _ => self.offenders.next(&target, Moment::now(now), response.forget_after),
         };
-        let created = joined.map_or(now.wall, |block| block.created);
 
         let age = Moment::now(now).since(offence.at);
         let left = |timeout: Duration| match adopted {
@@ -251,35 +247,32 @@ impl Enforcer {
             }
             expires = block.expires;
         }
-        // Joined with what stands, it holds for the longer of the two.
-        if let Some(block) = joined
-            && outlasts(block.expires, expires)
-        {
-            expires = block.expires;
-        }
 
-        let block = |evidence: Evidence| Block {
-            target,
-            created,
-            expires,
-            measure,
-            rule: offence.rule.cloned(),
-            reason: Arc::clone(offence.reason),
-            origin: offence.origin,
-            offences,
-            attempts: offence.attempts,
-            users: evidence.users,
-            evidence: evidence.lines,
+        let block = |evidence: Evidence| {
+            let asked = Block {
+                target,
+                created: now.wall,
+                expires,
+                measure: response.measure,
+                rule: offence.rule.cloned(),
+                reason: Arc::clone(offence.reason),
+                origin: offence.origin,
+                offences,
+                attempts: offence.attempts,
+                users: evidence.users,
+                evidence: evidence.lines,
+            };
+            join(standing, asked)
         };
         if let Some(protection) = protection {
             return self.refuse(target, Refusal::Protected(protection), timeout, || block(evidence()), now);
         }
-        let key = (target, measure.strictness());
-        if let Err(full) = self.blocklist.has_room(&key) {
-            return self.refuse(target, refusal_of(target, full), timeout, || block(evidence()), now);
-        }
-        let changed = joined.is_some_and(|block| block.measure != measure);
         let block = Arc::new(block(evidence()));
+        let key = key(&block);
+        if let Err(full) = self.blocklist.has_room(&key) {
+            return self.refuse(target, refusal_of(target, full), timeout, || Block::clone(&block), now);
+        }
+        let changed = standing.is_some_and(|standing| standing.measure != block.measure);
         self.put(Arc::clone(&block), now.mono);
         self.offenders.record(target, offences, Moment::now(now).after(timeout.unwrap_or_default()));
         if let Some(entry) = self.blocklist.entry(&key).filter(|_| !same_offence || changed) {
@@ -565,6 +558,20 @@ fn is_over(block: &Block, now: Mono) -> bool {
 
 fn refusal_of(target: Target, full: Full) -> Refusal {
     Refusal::Full { target, capacity: full.capacity, limit: full.limit }
+}
+
+/// What is to hold for a target for which `standing` stands and `asked` is asked, which is no weaker: two of one strictness are
+/// joined, for the longer of their times; what is weaker stays as it is, beneath.
+fn join(standing: Option<&Block>, asked: Block) -> Block {
+    match standing.filter(|standing| !asked.measure.is_stricter_than(&standing.measure)) {
+        Some(standing) => Block {
+            created: standing.created,
+            expires: if outlasts(standing.expires, asked.expires) { standing.expires } else { asked.expires },
+            measure: standing.measure.and(asked.measure),
+            ..asked
+        },
+        None => asked,
+    }
 }
 
 /// What is left of a timeout for a line of this age.

@@ -1,6 +1,6 @@
 //! Blocks of whole prefixes in which too many hosts attack.
 
-use super::{Enforcer, refusal_of, suffices};
+use super::{Enforcer, join, refusal_of, suffices};
 use crate::blocklist::key;
 use crate::change::{Block, Expiry, Refusal};
 use crate::moment::Moment;
@@ -29,16 +29,16 @@ impl Enforcer {
         if standing.is_some_and(|block| suffices(block, &response.measure, expires)) {
             return;
         }
-        let joined = standing.filter(|block| !response.measure.is_stricter_than(&block.measure));
-        let block = Block {
+        let asked = Block {
             target,
-            created: joined.map_or(now.wall, |block| block.created),
+            created: now.wall,
             expires,
-            measure: joined.map_or(response.measure, |block| block.measure.and(response.measure)),
+            measure: response.measure,
             reason: collateral(&target, &within).into(),
             offences,
             ..host.clone()
         };
+        let block = join(standing, asked);
         if let Some(protection) = self.protection(&target, now) {
             self.refuse(target, Refusal::Protected(protection), timeout, || block, now);
         } else if let Err(full) = self.blocklist.has_room(&key(&block)) {

@@ -1,6 +1,7 @@
 //! Networks whose hosts keep offending.
 
 use super::*;
+use crate::measure::{Ports, Scope};
 use crate::policy::Aggregate;
 
 fn lab(hosts: u32) -> Lab {
@@ -93,4 +94,25 @@ fn offenders_of_before_a_restart_count() {
     let offender = Offender { offences: 1, until: lab.now.wall };
     lab.engine.restore(Vec::new(), vec![(target("203.0.113.1"), offender)], lab.now);
     assert_eq!(lab.offend("203.0.113.2").len(), 2);
+}
+
+#[test]
+fn what_an_operator_asked_for_a_network_goes_on_joined_with_what_its_hosts_get_it() {
+    let ports = |ports: &[u16]| Measure {
+        action: Action::Block,
+        scope: Scope { ports: Ports::new(ports).unwrap(), new_only: false },
+    };
+    let mut lab = lab(2);
+    let Policy { mut responses, .. } = lab.engine.policy().clone();
+    responses[0].measure = ports(&[443]);
+    lab.engine.reload(Policy { responses, ..policy() });
+    let net = target("203.0.113.0/24");
+    let request =
+        BlockRequest { target: net, timeout: None, measure: ports(&[22]), reason: "by hand".into() };
+    lab.engine.block(request, lab.now).unwrap();
+    let created = the_block(lab.changes()).created;
+    lab.offend("203.0.113.1");
+    lab.offend("203.0.113.2");
+    let block = lab.engine.block_of(&net).unwrap();
+    assert_eq!((block.measure, block.expires, block.created), (ports(&[22, 443]), None, created));
 }
