@@ -319,10 +319,12 @@ impl Enforcer {
         let stricter = |entry: &&Entry| entry.block.measure.is_stricter_than(&measure);
         let stricter: Vec<Key> =
             self.blocklist.of(target).filter(stricter).map(|entry| self::key(&entry.block)).collect();
-        for key in stricter {
-            self.remove(&key, End::Lifted, None);
+        let mut lifted: Vec<Entry> = stricter.iter().filter_map(|key| self.blocklist.remove(key)).collect();
+        if self.has(&key) {
+            // It takes over as it rested, and gets what is asked for when it is in force.
+            lifted.drain(..).for_each(|entry| self.end(entry, End::Lifted, None));
         }
-        self.put(block.into(), now.mono);
+        self.put_instead(block.into(), lifted, now.mono);
         Ok(())
     }
 

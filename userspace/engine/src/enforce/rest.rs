@@ -14,18 +14,30 @@ use crate::time::Mono;
 impl Enforcer {
     /// Puts in a block for which there is room, be it by taking another out.
     pub(super) fn put(&mut self, block: Arc<Block>, now: Mono) {
+        self.put_instead(block, Vec::new(), now);
+    }
+
+    /// The same, instead of stricter ones of its target: these have been taken out, and end as lifted.
+    pub(super) fn put_instead(&mut self, block: Arc<Block>, lifted: Vec<Entry>, now: Mono) {
         let target = block.target;
         if let Some(first) = self.blocklist.insert(Arc::clone(&block)) {
             self.made_room(first, &target, now);
         }
+        for entry in &lifted {
+            self.resume_beneath(entry);
+        }
         if let Some(stricter) = self.blocklist.stricter(&block) {
             let beneath = stricter.target;
-            return self.changes.push_back(Change::Rest { block, place: Place::Nowhere, beneath });
+            self.changes.push_back(Change::Rest { block, place: Place::Nowhere, beneath });
+        } else {
+            let weaker = self.blocklist.weaker(&block);
+            self.changes.push_back(Change::Block(block));
+            for key in weaker {
+                self.rest(&key, target);
+            }
         }
-        let weaker = self.blocklist.weaker(&block);
-        self.changes.push_back(Change::Block(block));
-        for key in weaker {
-            self.rest(&key, target);
+        for entry in lifted {
+            self.ended(entry, End::Lifted, None);
         }
     }
 
@@ -47,30 +59,44 @@ impl Enforcer {
 
     /// Ends a block that has been taken out. What rested for its sake alone comes into force again.
     pub(super) fn end(&mut self, entry: Entry, end: End, detail: Option<Arc<str>>) {
-        let Entry { block, rests, .. } = entry;
-        let mut place = if rests { Place::Nowhere } else { Place::Gate };
+        self.resume_beneath(&entry);
+        self.ended(entry, end, detail);
+    }
+
+    /// Brings into force what rested for the sake alone of a block that has been taken out.
+    fn resume_beneath(&mut self, gone: &Entry) {
         // What lies beneath one that rests lies beneath what that rests for, too.
-        let weaker = if rests { Vec::new() } else { self.blocklist.weaker(&block) };
-        for key in weaker {
-            if self.resume(&key) && key.0 == block.target {
-                place = Place::TakenOver;
-            }
+        if gone.rests {
+            return;
         }
+        // A host before its network, which takes over the entry that covers the host until then.
+        for key in self.blocklist.weaker(&gone.block).into_iter().rev() {
+            self.resume(&key);
+        }
+    }
+
+    /// Tells of the end of a block that has been taken out, when what takes over from it has been told of.
+    fn ended(&mut self, entry: Entry, end: End, detail: Option<Arc<str>>) {
+        let Entry { block, rests, .. } = entry;
+        let place = match self.in_gate(&block.target) {
+            _ if rests => Place::Nowhere,
+            Some(_) => Place::TakenOver,
+            None => Place::Gate,
+        };
         self.changes.push_back(Change::Unblock { block, place, end, detail });
     }
 
     /// Brings a block into force that rests, unless it has to rest further.
-    fn resume(&mut self, key: &Key) -> bool {
-        let Some(Entry { block, rests: true, .. }) = self.blocklist.get(key) else { return false };
+    fn resume(&mut self, key: &Key) {
+        let Some(Entry { block, rests: true, .. }) = self.blocklist.get(key) else { return };
         let block = Arc::clone(block);
         if self.blocklist.stricter(&block).is_some() {
-            return false;
+            return;
         }
         if let Some(entry) = self.blocklist.entry(key) {
             entry.rests = false;
         }
         self.changes.push_back(Change::Resume(block));
-        true
     }
 
     /// Ends a block that an earlier controller has put into the gate, and that is not put in here.

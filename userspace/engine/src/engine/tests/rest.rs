@@ -1,6 +1,7 @@
 //! What becomes of weaker measures while stricter ones stand, and when these end.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
 use proptest::prelude::*;
@@ -192,6 +193,23 @@ fn what_takes_the_stricter_ones_place_is_restored_with_it() {
 }
 
 #[test]
+fn what_an_operator_softens_comes_in_before_the_stricter_goes() {
+    let mut lab = Lab::new(policy());
+    lab.asks("203.0.113.7", port(22), DAY);
+    lab.asks("203.0.113.0/24", Measure::default(), DAY);
+    lab.changes();
+    lab.asks("203.0.113.0/24", throttle(), HOUR);
+    assert_eq!(
+        lab.after(Duration::ZERO),
+        [
+            "203.0.113.7: block again",
+            "203.0.113.0/24: throttle to 20/s (burst 20)",
+            "203.0.113.0/24: block lifted (TakenOver)"
+        ]
+    );
+}
+
+#[test]
 fn what_the_kernel_does_not_take_leaves_the_weaker_one_in_force() {
     let mut lab = Lab::new(policy());
     lab.asks(A, throttle(), HOUR);
@@ -235,13 +253,21 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Those that the targets cover.
+const ADDRESSES: [IpAddr; 4] = [host(0), host(1), host(2), host(3)];
+
+const fn host(number: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, number))
+}
+
 /// What was asked for and is not over, each with its end.
 type Asked = BTreeMap<(Target, Strictness), Mono>;
 
 /// What the changes make of the gate, and of the record.
 #[derive(Default)]
 struct CarriedOut {
-    gate: BTreeMap<Target, Strictness>,
+    /// What befalls each target there, and until when.
+    gate: BTreeMap<Target, (Strictness, Mono)>,
     /// Whether each incident rests.
     incidents: BTreeMap<(Target, Strictness), bool>,
 }
@@ -251,7 +277,7 @@ impl CarriedOut {
         match change {
             Change::Block(block) => {
                 let key = (block.target, block.measure.strictness());
-                self.gate.insert(key.0, key.1);
+                self.insert(&block);
                 let rested = self.incidents.insert(key, false);
                 prop_assert!(
                     restored || rested != Some(true),
@@ -266,7 +292,7 @@ impl CarriedOut {
             }
             Change::Resume(block) => {
                 let key = (block.target, block.measure.strictness());
-                self.gate.insert(key.0, key.1);
+                self.insert(&block);
                 prop_assert_eq!(self.incidents.insert(key, false), Some(true));
             }
             Change::Unblock { block, place, .. } => {
@@ -279,26 +305,48 @@ impl CarriedOut {
         Ok(())
     }
 
+    fn insert(&mut self, block: &Block) {
+        let end = block.expires.map_or(Mono(u64::MAX), |expiry| expiry.mono);
+        self.gate.insert(block.target, (block.measure.strictness(), end));
+    }
+
     fn leave(
         &mut self,
         (target, strictness): (Target, Strictness),
         place: Place,
     ) -> Result<(), TestCaseError> {
+        let in_gate = self.gate.get(&target).map(|(strictness, _)| *strictness);
         match place {
-            Place::Gate => prop_assert_eq!(self.gate.remove(&target), Some(strictness)),
-            Place::TakenOver => {
-                let other = self.gate.get(&target);
-                prop_assert!(other.is_some_and(|other| *other != strictness), "{} has {:?}", target, other);
+            Place::Gate => {
+                self.gate.remove(&target);
+                prop_assert_eq!(in_gate, Some(strictness));
             }
-            Place::Nowhere => prop_assert!(self.gate.get(&target) != Some(&strictness)),
+            Place::TakenOver => {
+                prop_assert!(
+                    in_gate.is_some_and(|other| other != strictness),
+                    "{} has {:?}",
+                    target,
+                    in_gate
+                );
+            }
+            Place::Nowhere => prop_assert!(in_gate != Some(strictness)),
         }
         Ok(())
+    }
+
+    /// What befalls each address at a time, by the most specific entry that is not over.
+    fn befalls(&self, now: Mono) -> [Option<Strictness>; 4] {
+        ADDRESSES.map(|address| {
+            let covering =
+                self.gate.iter().filter(|(target, (_, end))| target.contains(address) && *end > now);
+            covering.max_by_key(|(target, _)| target.prefix_len()).map(|(_, (strictness, _))| *strictness)
+        })
     }
 }
 
 proptest! {
     /// What befalls an address is the strictest of all that was asked for it and is not over: by the most specific entry of the
-    /// gate, as the kernel looks it up.
+    /// gate, as the kernel looks it up. While one step is carried out, it is never less than both before and after.
     #[test]
     fn the_strictest_of_what_was_asked_for_befalls_an_address(steps in prop::collection::vec(step(), 1..80)) {
         let mut lab = Lab::new(policy());
@@ -341,21 +389,25 @@ proptest! {
                     restored = true;
                 }
             }
+            let now = lab.now.mono;
+            let wanted = ADDRESSES.map(|address| {
+                asked.keys().filter(|(target, _)| target.contains(address)).map(|(_, strictness)| *strictness).max()
+            });
+            let before = carried_out.befalls(now);
             for change in lab.changes() {
+                let what = told(&change);
                 carried_out.take(change, restored)?;
+                for (address, meanwhile) in carried_out.befalls(now).into_iter().enumerate() {
+                    prop_assert!(meanwhile >= before[address].min(wanted[address]), "a gap for {} after {}", address, what);
+                }
             }
+            prop_assert_eq!(carried_out.befalls(now), wanted);
             let on_record: Vec<_> = carried_out.incidents.keys().copied().collect();
             prop_assert_eq!(on_record, asked.keys().copied().collect::<Vec<_>>());
-            for number in 0..4 {
-                let address = std::net::IpAddr::from([203, 0, 113, number]);
-                let strictest = asked.keys().filter(|(target, _)| target.contains(address)).map(|(_, s)| *s).max();
-                let covering = carried_out.gate.iter().filter(|(target, _)| target.contains(address));
-                let by_kernel = covering.max_by_key(|(target, _)| target.prefix_len()).map(|(_, s)| *s);
-                prop_assert_eq!(by_kernel, strictest, "{}", address);
-            }
             let in_force: BTreeMap<_, _> =
                 lab.engine.blocks().map(|block| (block.target, block.measure.strictness())).collect();
-            prop_assert_eq!(&carried_out.gate, &in_force);
+            let gate = carried_out.gate.iter().map(|(target, (strictness, _))| (*target, *strictness));
+            prop_assert_eq!(gate.collect::<BTreeMap<_, _>>(), in_force);
             let rests = lab.engine.resting().count();
             prop_assert_eq!(rests, carried_out.incidents.values().filter(|rests| **rests).count());
         }
