@@ -391,10 +391,10 @@ impl Enforcer {
         for (target, offender) in offenders {
             self.offenders.restore(target, offender, now);
         }
-        let mut kept = Vec::with_capacity(blocks.len());
+        let (mut kept, mut over) = (Vec::with_capacity(blocks.len()), Vec::new());
         for block in blocks {
             if is_over(&block, now.mono) {
-                self.over(block, End::Expired, None);
+                over.push((block, End::Expired, None));
                 continue;
             }
             if block.origin.is_by_rule() {
@@ -402,7 +402,7 @@ impl Enforcer {
                 self.offenders.standing(block.target, block.offences, until.into());
             }
             match self.guard.check(&block.target) {
-                Some(protection) => self.over(block, End::Protected, Some(protection.to_string().into())),
+                Some(protection) => over.push((block, End::Protected, Some(protection.to_string()))),
                 None => kept.push(block),
             }
         }
@@ -411,11 +411,16 @@ impl Enforcer {
         kept.sort_by_key(|block| std::cmp::Reverse(block.measure.strictness()));
         for block in kept {
             if let Err(full) = self.blocklist.has_room(&key(&block)) {
-                let why = refusal_of(block.target, full).to_string().into();
-                self.over(block, End::Failed, Some(why));
+                let why = refusal_of(block.target, full).to_string();
+                over.push((block, End::Failed, Some(why)));
             } else {
                 self.put(block, now.mono);
             }
+        }
+        // The last one comes to stand first: the strictest of its target, whose entry is in the gate.
+        over.sort_by_key(|(block, ..)| block.measure.strictness());
+        for (block, end, detail) in over {
+            self.over(block, end, detail.map(Arc::from));
         }
     }
 

@@ -99,10 +99,15 @@ impl Enforcer {
         self.changes.push_back(Change::Resume(block));
     }
 
-    /// Ends a block that an earlier controller has put into the gate, and that is not put in here.
+    /// Ends a block that an earlier controller has put into the gate, and that is not put in here: when what takes over its entry
+    /// is in, or else ahead of all, so that there is room for what comes.
     pub(super) fn over(&mut self, block: Arc<Block>, end: End, detail: Option<Arc<str>>) {
-        let place = if self.block_of(&block.target).is_some() { Place::TakenOver } else { Place::Gate };
-        self.changes.push_back(Change::Unblock { block, place, end, detail });
+        match self.in_gate(&block.target) {
+            Some(_) => {
+                self.changes.push_back(Change::Unblock { block, place: Place::TakenOver, end, detail });
+            }
+            None => self.changes.push_front(Change::Unblock { block, place: Place::Gate, end, detail }),
+        }
     }
 
     /// Ends the block that gave way to that of `target`. One whose time is over would have ended by itself.

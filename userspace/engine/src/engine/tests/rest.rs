@@ -183,13 +183,35 @@ fn what_takes_the_stricter_ones_place_is_restored_with_it() {
 
     for (waited, expected) in [
         (10 * SECOND, ["203.0.113.7: block", "203.0.113.7: throttle rests beneath 203.0.113.7 (Nowhere)"]),
-        (2 * MINUTE, ["203.0.113.7: block expired (Gate)", "203.0.113.7: throttle to 20/s (burst 20)"]),
+        (2 * MINUTE, ["203.0.113.7: throttle to 20/s (burst 20)", "203.0.113.7: block expired (TakenOver)"]),
+        (2 * HOUR, ["203.0.113.7: block expired (Gate)", "203.0.113.7: throttle expired (Gate)"]),
     ] {
         let mut next = Lab::new(policy());
         next.pass(waited);
         next.engine.restore(vec![weaker.clone().into(), Arc::clone(&stricter)], Vec::new(), next.now);
         assert_eq!(next.after(Duration::ZERO), expected);
     }
+}
+
+#[test]
+fn what_was_over_while_it_rested_and_nobody_ran_leaves_the_stricter_in_the_gate() {
+    let mut lab = Lab::new(policy());
+    lab.asks(A, throttle(), MINUTE);
+    lab.asks(A, Measure::default(), HOUR);
+    lab.asks(B, throttle(), MINUTE);
+    lab.changes();
+    let blocks = lab.engine.blocks().chain(lab.engine.resting()).cloned().collect();
+    let mut next = Lab::new(policy());
+    next.pass(2 * MINUTE);
+    next.engine.restore(blocks, Vec::new(), next.now);
+    assert_eq!(
+        next.after(Duration::ZERO),
+        [
+            "203.0.113.8: throttle expired (Gate)",
+            "203.0.113.7: block",
+            "203.0.113.7: throttle expired (TakenOver)"
+        ]
+    );
 }
 
 #[test]
@@ -232,7 +254,8 @@ enum Step {
     Unblock(Target),
     Pass(u64),
     Allow(Option<Target>),
-    Restart,
+    /// After so long.
+    Restart(u64),
 }
 
 fn any_target() -> impl Strategy<Value = Target> {
@@ -249,7 +272,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any_target().prop_map(Step::Unblock),
         2 => (1..40u64).prop_map(Step::Pass),
         1 => prop::option::of(any_target()).prop_map(Step::Allow),
-        1 => Just(Step::Restart),
+        1 => (0..40u64).prop_map(Step::Restart),
     ]
 }
 
@@ -287,7 +310,7 @@ impl CarriedOut {
             }
             Change::Rest { block, place, .. } => {
                 let key = (block.target, block.measure.strictness());
-                self.leave(key, place)?;
+                self.leave(key, place, restored)?;
                 self.incidents.insert(key, true);
             }
             Change::Resume(block) => {
@@ -297,7 +320,7 @@ impl CarriedOut {
             }
             Change::Unblock { block, place, .. } => {
                 let key = (block.target, block.measure.strictness());
-                self.leave(key, place)?;
+                self.leave(key, place, restored)?;
                 prop_assert!(self.incidents.remove(&key).is_some());
             }
             Change::Refused(_) | Change::Run(_) => {}
@@ -314,12 +337,19 @@ impl CarriedOut {
         &mut self,
         (target, strictness): (Target, Strictness),
         place: Place,
+        restored: bool,
     ) -> Result<(), TestCaseError> {
         let in_gate = self.gate.get(&target).map(|(strictness, _)| *strictness);
         match place {
             Place::Gate => {
                 self.gate.remove(&target);
-                prop_assert_eq!(in_gate, Some(strictness));
+                let rested = in_gate.is_none() && self.incidents.get(&(target, strictness)) == Some(&true);
+                prop_assert!(
+                    in_gate == Some(strictness) || restored && rested,
+                    "{} has {:?}",
+                    target,
+                    in_gate
+                );
             }
             Place::TakenOver => {
                 prop_assert!(
@@ -381,7 +411,9 @@ proptest! {
                     lab.engine.set_allowed_by_hand(network.into_iter().collect());
                     asked.retain(|(target, _), _| !network.is_some_and(|network| network.overlaps(target)));
                 }
-                Step::Restart => {
+                Step::Restart(seconds) => {
+                    lab.pass(Duration::from_secs(seconds));
+                    asked.retain(|_, end| *end > lab.now.mono);
                     let blocks = lab.engine.blocks().chain(lab.engine.resting()).cloned().collect();
                     lab.engine = Engine::new(policy());
                     lab.engine.set_allowed_by_hand(allowed.into_iter().collect());
