@@ -1,5 +1,7 @@
 //! A run on trial: everything is taken off again unless it is confirmed.
 
+use std::fs;
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -51,6 +53,34 @@ fn confirmed_it_goes_on_and_blocks_keep_their_time() -> Result<()> {
     assert_eq!(lab.status()?["pid"], controller.pid());
     assert!(!lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?, "the kernel has its whole time");
     assert!(lab.login_ok(Side::Bystander)?);
+    Ok(())
+}
+
+#[test]
+fn a_confirmation_that_comes_too_late_is_refused() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.write_config(&lab.config())?;
+    let controller = lab.start_controller_with(&["run", "--trial", "4s"])?;
+    // While the configuration is read again nothing else is done: what comes meanwhile waits, and the end with it.
+    let (config, aside) = (lab.config_file(), lab.dir().join("aside.toml"));
+    fs::rename(&config, &aside)?;
+    lab.sh(&format!("mkfifo {}", config.display()))?;
+    controller.reload()?;
+    sleep(Duration::from_millis(500));
+    let mut confirm = lab.command(Side::Host, lab.xdpban_binary()?);
+    confirm.arg("--config").arg(&aside).arg("confirm").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let confirm = confirm.spawn()?;
+    sleep(Duration::from_secs(5));
+    lab.sh(&format!("timeout 5 sh -c 'cat {} >{}'", aside.display(), config.display()))?;
+    let confirm = confirm.wait_with_output()?;
+    fs::rename(&aside, &config)?;
+
+    assert!(!confirm.status.success(), "{confirm:?}");
+    let said = String::from_utf8_lossy(&confirm.stderr);
+    assert!(said.contains("the controller is stopping"), "{said}");
+    lab.eventually("it is off", Duration::from_secs(5), |lab| Ok(!pinned(lab)?))?;
+    let output = controller.output()?;
+    assert!(output.contains("nobody confirmed") && !output.contains("the trial is confirmed"), "{output}");
     Ok(())
 }
 

@@ -21,7 +21,10 @@ impl Daemon {
         notify::stopping();
         self.calls.close();
         while let Ok(call) = self.calls.try_recv() {
-            self.answer(call);
+            // Everything is taken off: nothing that is asked for can be done. Whoever asks is told that the controller stops.
+            if !self.trial_failed {
+                self.answer(call);
+            }
         }
         while !self.unblocking.is_empty() {
             self.unblock_part();

@@ -52,11 +52,16 @@ impl Daemon {
     pub(super) fn end_trial(&mut self) {
         log::warn!("nobody confirmed the trial (`xdpban confirm`): everything is taken off this host");
         self.act(None, Act::TrialEnded {});
+        self.trial = None;
         self.trial_failed = true;
     }
 
     /// Goes on for good. What is blocked gets its whole time in the kernel, too.
     pub(super) fn confirm(&mut self, uid: u32) -> Reply {
+        if self.trial_is_over() {
+            let error = "the trial is over, and the controller is stopping".to_owned();
+            return Reply::Error(wire::Error { error });
+        }
         if self.trial.take().is_none() {
             let error = "the controller does not run on trial; there is nothing to confirm".to_owned();
             return Reply::Error(wire::Error { error });
