@@ -139,6 +139,11 @@ impl Blocklist {
         self.entries.get(*self.places.get(key)? as usize)
     }
 
+    /// The place of a block among all of them, until one is taken out.
+    pub(crate) fn place(&self, key: &Key) -> Option<usize> {
+        self.places.get(key).map(|place| *place as usize)
+    }
+
     pub(crate) fn entry(&mut self, key: &Key) -> Option<&mut Entry> {
         self.entries.get_mut(*self.places.get(key)? as usize)
     }

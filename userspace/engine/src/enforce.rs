@@ -461,8 +461,8 @@ impl Enforcer {
         self.blocklist.of(*target).next().filter(|entry| !entry.rests).map(|entry| &*entry.block)
     }
 
-    pub(crate) fn has(&self, key: &Key) -> bool {
-        self.blocklist.get(key).is_some()
+    pub(crate) fn place(&self, key: &Key) -> Option<usize> {
+        self.blocklist.place(key)
     }
 
     pub(crate) fn blocks(&self) -> impl Iterator<Item = &Arc<Block>> {

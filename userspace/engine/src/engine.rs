@@ -409,9 +409,10 @@ impl Engine {
         self.enforcer.block_counts()
     }
 
-    /// Whether there is a block of exactly `target` and this strictness, at rest or not.
-    pub fn has(&self, target: Target, strictness: Strictness) -> bool {
-        self.enforcer.has(&(target, strictness))
+    /// The place of the block of exactly `target` and this strictness, at rest or not; none where there is no such block. When
+    /// one ends, the block at the last place gets its place.
+    pub fn place(&self, target: Target, strictness: Strictness) -> Option<usize> {
+        self.enforcer.place(&(target, strictness))
     }
 
     /// The block of exactly `target` that is to stand in the gate.

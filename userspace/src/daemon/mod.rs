@@ -96,8 +96,8 @@ enum Input {
     Tick,
     /// The next part of all that is blocked can be lifted.
     Unblock,
-    /// The next part of what is blocked can be compared. The record's come by themselves; none at their end.
-    Compare(Option<Vec<compare::Recorded>>),
+    /// The next part of what is blocked can be compared. The record's come by themselves; none where it cannot be read on.
+    Compare(Option<compare::Recorded>),
     /// SIGHUP.
     Reload,
     /// SIGTERM or SIGINT.

@@ -19,6 +19,8 @@ impl Daemon {
             log::info!("stopping; the gate stays closed to what is blocked");
         }
         notify::stopping();
+        // Whoever reads the record for it waits for the loop, and ends with it.
+        self.comparison = None;
         self.calls.close();
         while let Ok(call) = self.calls.try_recv() {
             // Everything is taken off: nothing that is asked for can be done. Whoever asks is told that the controller stops.

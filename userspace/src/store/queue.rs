@@ -27,7 +27,7 @@ pub(super) const BATCH: usize = 2_000;
 pub(super) struct Queue {
     /// The last one is still being filled.
     batches: VecDeque<Batch>,
-    /// How many writes are in them, without positions.
+    /// How many writes are in them, without positions, each by its weight.
     writes: usize,
     /// How many batches were taken out so far.
     taken: u64,
@@ -43,6 +43,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     writes: VecDeque<Write>,
+    /// How many they are, each by its weight.
+    weight: usize,
     /// As many as there are sources.
     positions: HashMap<String, Position>,
     /// Those who want to hear when it is on disk, or why it is not yet.
@@ -78,7 +80,7 @@ impl Queue {
 
     /// Begins a batch where the last one is full.
     fn make_room(&mut self) {
-        if self.batches.back().is_none_or(|batch| batch.writes.len() >= BATCH) {
+        if self.batches.back().is_none_or(|batch| batch.weight >= BATCH) {
             self.batches.push_back(Batch::default());
         }
     }
@@ -140,16 +142,18 @@ impl Queue {
             self.give_up();
         }
         if let Some(batch) = self.batches.back_mut() {
+            batch.weight += weight(&write);
+            self.writes += weight(&write);
             batch.writes.push_back(write);
-            self.writes += 1;
         }
     }
 
     /// Gives up the oldest write.
     fn give_up(&mut self) {
         while let Some(oldest) = self.batches.front_mut() {
-            if oldest.writes.pop_front().is_some() {
-                self.writes -= 1;
+            if let Some(write) = oldest.writes.pop_front() {
+                oldest.weight -= weight(&write);
+                self.writes -= weight(&write);
                 self.given_up += 1;
                 return;
             }
@@ -164,7 +168,7 @@ impl Queue {
 
     fn pop(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
-        self.writes -= batch.writes.len();
+        self.writes -= batch.weight;
         self.taken += 1;
         Some(batch)
     }
@@ -214,6 +218,15 @@ impl Queue {
     /// How many writes were given up because too many waited.
     pub(super) fn given_up(&self) -> u64 {
         self.given_up
+    }
+}
+
+/// How many writes one counts as: each block that is looked for on record takes about as long as one.
+fn weight(write: &Write) -> usize {
+    match write {
+        Write::Standing { blocks, .. } => blocks.len(),
+        Write::NotStanding { blocks, .. } => blocks.len(),
+        _ => 1,
     }
 }
 
@@ -341,6 +354,23 @@ mod tests {
         let lengths: Vec<usize> =
             std::iter::from_fn(|| (!queue.is_empty()).then(|| queue.take().len())).collect();
         assert_eq!(lengths, [2000, 2000, 1000]);
+    }
+
+    #[test]
+    fn what_looks_for_many_blocks_counts_as_many() {
+        let key = |number| (block(number).target, Strictness::Everything);
+        let not_standing = || Write::NotStanding { blocks: (0..1024).map(key).collect(), at: Wall(0) };
+        let mut queue = queue((0..5).map(|_| not_standing()));
+        assert_eq!(queue.len(), 5 * 1024);
+        let lengths: Vec<usize> =
+            std::iter::from_fn(|| (!queue.is_empty()).then(|| queue.take().len())).collect();
+        assert_eq!((lengths.as_slice(), queue.len()), (&[2, 2, 1][..], 0));
+        queue.push((0..5).map(|_| not_standing()));
+        queue.set_trouble(Some("a test".to_owned()));
+        for number in 0..u32::try_from(BOUND).unwrap() {
+            queue.push([blocked(number)]);
+        }
+        assert_eq!((queue.len(), queue.given_up()), (BOUND, 5));
     }
 
     #[test]
