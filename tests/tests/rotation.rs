@@ -1,5 +1,6 @@
 //! The log is followed through everything that happens to logs.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -46,6 +47,27 @@ fn a_renamed_log_and_its_successor_are_read() -> Result<()> {
     lab.log().reopen()?;
     is_read(&lab, 5)?;
     each_was_read_once(&lab, 5)
+}
+
+#[test]
+fn what_is_old_in_a_log_that_takes_the_place_of_another_blocks_nobody() -> Result<()> {
+    let (lab, _controller) = watched()?;
+    is_read(&lab, 1)?;
+    // As `sed -i`, an editor or a restore from a backup does it.
+    let an_hour_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let old = |number| {
+        format!(
+            "{an_hour_ago} guarded sshd[{number}]: Invalid user v{number} from 10.99.71.{number} port 22\n"
+        )
+    };
+    let saved = lab.dir().join("saved");
+    fs::write(&saved, (1..=3).map(old).collect::<String>())?;
+    fs::rename(&saved, lab.log().path())?;
+    lab.log().reopen()?;
+    is_read(&lab, 2)?;
+    assert_eq!(lab.targets()?, ["10.99.70.1", "10.99.70.2"]);
+    assert_eq!(lab.status()?["sources"][0]["lines"], 5, "they were read");
+    Ok(())
 }
 
 #[test]

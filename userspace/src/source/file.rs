@@ -42,11 +42,11 @@ fn follow(
     let mut watches = Watches::new(path);
     let mut renew = true;
     let mut missing_since = None;
-    // Until everything that stood in the file is read, its lines may be of any age.
+    // Until everything that stands in a file is read, its lines may be of any age: at first, and in whatever comes in its place.
     let mut live = false;
     loop {
         let open = follower.id();
-        let read = read_all(&mut follower, live, outbox)?;
+        let read = read_all(&mut follower, &mut live, outbox)?;
         outbox.begun();
         if renew || follower.id() != open {
             renew = false;
@@ -93,12 +93,15 @@ fn follow(
 
 fn read_all(
     follower: &mut Follower,
-    live: bool,
+    live: &mut bool,
     outbox: &mut Outbox,
 ) -> Result<Result<(), Trouble>, Stopped> {
     loop {
         match follower.read_available() {
-            Ok(Some(piece)) => outbox.batch(Records::Lines(piece.lines), piece.position, live, piece.cut)?,
+            Ok(Some(piece)) => {
+                *live &= !piece.lines.is_empty();
+                outbox.batch(Records::Lines(piece.lines), piece.position, *live, piece.cut)?;
+            }
             Ok(None) => return Ok(Ok(())),
             Err(trouble) => return Ok(Err(trouble)),
         }
@@ -408,6 +411,32 @@ mod tests {
         std::thread::sleep(GRACE / 5);
         bench.append("log", "1\n");
         bench.expect("1\n");
+        bench.running.stop().unwrap();
+    }
+
+    #[test]
+    fn what_stands_in_a_file_that_takes_the_place_of_another_may_be_old() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("log"), "1\n").unwrap();
+        let mut bench = Bench::start(directory, "log", None, 16);
+        bench.settle();
+        let live = |bench: &mut Bench, text: &str| loop {
+            let Report::Batch(batch) = bench.next() else { panic!() };
+            if batch.records == Records::Lines(text.to_owned().into()) {
+                break batch.live;
+            }
+        };
+        bench.append("log", "2\n");
+        assert!(live(&mut bench, "2\n"));
+        bench.append("edited", "1\n2\n");
+        fs::rename(bench.path("edited"), bench.path("log")).unwrap();
+        assert!(!live(&mut bench, "1\n2\n"));
+        std::thread::sleep(Duration::from_millis(50));
+        bench.append("log", "3\n");
+        assert!(live(&mut bench, "3\n"));
+        // In its own place, which may be seen in two steps.
+        fs::write(bench.path("log"), "0\n").unwrap();
+        assert!(!live(&mut bench, "0\n"));
         bench.running.stop().unwrap();
     }
 

@@ -33,7 +33,7 @@ const MAX_SIBLINGS: usize = 1024;
 /// Lines from the file, and where they end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Whole lines; none where only the position is news.
+    /// Whole lines; none where only the position is news, since reading goes on in another file, or in the same one anew.
     pub(super) lines: Bytes,
     /// How many of them were cut.
     pub(super) cut: u32,
