@@ -9,7 +9,7 @@ use crate::host::{self, HostError, Watcher};
 
 /// The host, as far as it is known.
 pub(super) struct Host {
-    /// None once it failed, which does not heal.
+    /// None where it failed, which does not heal.
     watcher: Option<Watcher>,
     addresses: HostAddresses,
     /// Why its addresses may be others.
@@ -37,6 +37,21 @@ impl Host {
         self.watcher = None;
     }
 
+    fn is_lost(&self) -> bool {
+        self.watcher.is_none()
+    }
+
+    /// Begins to watch it anew.
+    fn watch_again(&mut self) {
+        match Watcher::new() {
+            Ok(watcher) => {
+                log::info!("the host tells of changes again");
+                self.watcher = Some(watcher);
+            }
+            Err(error) => self.unknown(&error),
+        }
+    }
+
     /// Reads its addresses again; returns them where they are others.
     fn look(&mut self) -> Option<&HostAddresses> {
         let addresses = match host::addresses() {
@@ -46,7 +61,9 @@ impl Host {
                 return None;
             }
         };
-        self.trouble = None;
+        if !self.is_lost() {
+            self.trouble = None;
+        }
         if addresses == self.addresses {
             return None;
         }
@@ -55,8 +72,10 @@ impl Host {
     }
 
     fn unknown(&mut self, error: &HostError) {
-        let trouble =
-            format!("{}; the addresses known so far stay protected, newer ones are not", chain(error));
+        let trouble = format!(
+            "{}; the addresses known so far stay protected, newer ones from the next look on, within a minute",
+            chain(error)
+        );
         if self.trouble.as_ref() != Some(&trouble) {
             log::error!("{trouble}");
             self.trouble = Some(trouble);
@@ -74,6 +93,14 @@ impl Host {
 }
 
 impl Daemon {
+    /// Where the host does not tell of changes, looks for them.
+    pub(super) fn look_at_lost_host(&mut self) {
+        if self.host.is_lost() {
+            self.host.watch_again();
+            self.host_changed();
+        }
+    }
+
     /// Looks again at all of the host that may have changed.
     pub(super) fn host_changed(&mut self) {
         self.keep_guard();
@@ -82,5 +109,25 @@ impl Daemon {
             self.engine.set_host(addresses);
             self.carry_out(Cause::Other);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_was_lost_is_looked_at_and_watched_again() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut host = Host { watcher: None, addresses: HostAddresses::default(), trouble: None };
+            host.lost(&HostError::Watch { source: std::io::ErrorKind::ConnectionReset.into() });
+            assert!(host.trouble().is_some_and(|trouble| trouble.contains("cannot watch for changes")));
+            assert_eq!(host.look(), Some(&host::addresses().unwrap()), "loopback's, at least");
+            assert!(host.trouble().is_some(), "nobody tells of the next change");
+            host.watch_again();
+            assert_eq!(host.look(), None);
+            assert!(!host.is_lost() && host.trouble().is_none());
+        });
     }
 }

@@ -15,8 +15,9 @@ use crate::store::Write;
 /// How often rates are sampled and logins that ended without a word are noticed.
 const TICK: Duration = Duration::from_secs(10);
 
-/// Every how many ticks the counts of blocks in force go to the store, so that a reboot does not lose them.
-const TICKS_BETWEEN_COUNTS: u32 = 6;
+/// How many ticks make a minute, after which the counts of blocks in force go to the store, so that a reboot does not lose them,
+/// and what may have changed unnoticed is looked at.
+const TICKS_A_MINUTE: u32 = 6;
 
 /// How many ticks make a day, after which the record's head is logged.
 const TICKS_A_DAY: u32 = 8640;
@@ -49,9 +50,10 @@ impl Daemon {
             Err(error) => log::warn!("{}", chain(&error)),
         }
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(TICKS_BETWEEN_COUNTS) {
+        if self.ticks.is_multiple_of(TICKS_A_MINUTE) {
             self.comparison.get_or_insert_default();
             self.record_counts();
+            self.look_at_lost_host();
             self.writes.push(Write::Alive { at: clock::now().wall });
         }
         if self.ticks.is_multiple_of(TICKS_A_DAY) {
