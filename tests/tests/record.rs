@@ -158,6 +158,44 @@ fn an_incident_is_followed_from_its_beginning_to_its_end() -> Result<()> {
 }
 
 #[test]
+fn what_follows_goes_on_across_a_restart_and_in_a_record_that_is_begun_anew() -> Result<()> {
+    let lab = Lab::new()?;
+    let controller = start(&lab)?;
+    for _ in 0..10 {
+        lab.xdpban(&["block", ATTACKER])?.success()?;
+        lab.xdpban(&["unblock", ATTACKER])?.success()?;
+    }
+    let mut command = lab.command(Side::Host, lab.xdpban_binary()?);
+    command.arg("--config").arg(lab.config_file()).args(["--json", "incidents", "--follow"]);
+    let mut follower = command.stdout(Stdio::piped()).spawn().context("follow")?;
+    let lines = BufReader::new(follower.stdout.take().context("its output")?).lines();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(|line| tell.send(line.ok()?).ok()).for_each(drop));
+    let is_told = |target: &str| -> Result<()> {
+        loop {
+            let line = told.recv_timeout(Duration::from_secs(10)).with_context(|| target.to_owned())?;
+            let incident: Value = serde_json::from_str(&line)?;
+            if incident["target"] == target && incident["outcome"] == "in_force" {
+                return Ok(());
+            }
+        }
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    controller.stop()?;
+    let _controller = lab.start_controller_with(&["run"])?;
+    lab.xdpban(&["block", "10.99.70.1"])?.success()?;
+    is_told("10.99.70.1")?;
+    // The new record has far fewer entries.
+    lab.sh(&format!("rm {}*", store(&lab).display()))?;
+    lab.xdpban(&["block", "10.99.70.2"])?.success()?;
+    is_told("10.99.70.2")?;
+    lab.xdpban(&["block", "10.99.70.3"])?.success()?;
+    is_told("10.99.70.3")?;
+    follower.kill().and_then(|()| follower.wait()).context("end the follower")?;
+    Ok(())
+}
+
+#[test]
 fn a_record_that_was_altered_is_found_and_one_that_was_not_is_intact() -> Result<()> {
     let lab = Lab::new()?;
     let controller = start(&lab)?;

@@ -60,16 +60,15 @@ pub(super) fn run(paths: &Paths, args: &Incidents, json: bool) -> Result<(), Cli
 fn follow(record: &mut Record<'_>, query: IncidentsQuery, mut head: i64, json: bool) -> Result<(), CliError> {
     loop {
         sleep(LOOK);
-        let after = Some(head);
-        let mut changed = match record.incidents(&IncidentsQuery { after, limit: CHANGES, ..query.clone() }) {
+        let changed = match record.changes(&query, &mut head) {
             // A controller that is being restarted, or a record that is just written: it will answer again.
-            Err(CliError::Client(ClientError::Io { .. } | ClientError::Http { .. }))
+            Err(CliError::Client(
+                ClientError::Stopping | ClientError::Io { .. } | ClientError::Http { .. },
+            ))
             | Err(CliError::Store(StoreError::Busy { .. })) => continue,
             changed => changed?,
         };
-        changed.sort_by_key(|incident| incident.record);
         tell(&changed, json)?;
-        head = changed.last().map_or(head, |incident| head.max(incident.record));
     }
 }
 
@@ -90,6 +89,20 @@ impl Record<'_> {
             }
             incidents => Ok(incidents?),
         }
+    }
+
+    /// What has changed since the record `head`, which is moved to its end.
+    fn changes(&mut self, query: &IncidentsQuery, head: &mut i64) -> Result<Vec<Incident>, CliError> {
+        let query = IncidentsQuery { after: Some(*head), limit: CHANGES, ..query.clone() };
+        let mut changed = self.incidents(&query)?;
+        changed.sort_by_key(|incident| incident.record);
+        match changed.last() {
+            Some(latest) => *head = latest.record.max(*head),
+            // Where there are fewer records than there were, it has been begun anew.
+            None if self.head()? < *head => *head = 0,
+            None => {}
+        }
+        Ok(changed)
     }
 
     fn head(&mut self) -> Result<i64, CliError> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,6 +57,9 @@ pub enum ClientError {
         /// For how long it was waited for.
         timeout: Duration,
     },
+    /// It is about to end, and did not do what was asked.
+    #[error("the controller is stopping")]
+    Stopping,
     /// It said no.
     #[error("{0}")]
     Refused(String),
@@ -281,6 +284,10 @@ impl Client {
             if status.is_success() {
                 return Ok(());
             }
+            // Nothing else is answered so.
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                return Err(ClientError::Stopping);
+            }
             Err(match serde_json::from_slice::<wire::Error>(&refusal) {
                 Ok(wire::Error { error }) => ClientError::Refused(error),
                 Err(_) => ClientError::Refused(format!("the controller answered {status}")),
@@ -306,5 +313,37 @@ impl Client {
             io::ErrorKind::PermissionDenied => ClientError::Denied(path),
             _ => ClientError::Io { path, source },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::super::server::Server;
+    use super::*;
+
+    #[test]
+    fn a_controller_that_stops_is_told_from_one_that_refuses() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let server = runtime.block_on(async { Server::open(directory.path()) }).unwrap();
+        let (calls, taken) = mpsc::channel(1);
+        drop(taken);
+        let (end, ended) = oneshot::channel::<()>();
+        let serving = std::thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = server.serve(calls) => {}
+                    _ = ended => {}
+                }
+            });
+        });
+        let client = Client::new(directory.path());
+        assert!(matches!(client.head(), Err(ClientError::Stopping)));
+        let none = client.ask(Method::GET, "/v1/nothing", Bytes::new(), drop);
+        assert!(matches!(none, Err(ClientError::Refused(_))), "{none:?}");
+        drop(end);
+        serving.join().unwrap();
     }
 }

@@ -18,7 +18,7 @@ use crate::control::{Call, ListPart, Place, Reply, Request, wire};
 use crate::error::chain;
 use crate::gate::Entry;
 use crate::human;
-use crate::store::{Act, IncidentQuery, Targets};
+use crate::store::{Act, IncidentQuery, StoreError, Targets};
 
 /// Incidents that `show` tells of, the latest.
 const INCIDENTS: u32 = 20;
@@ -245,6 +245,8 @@ impl Daemon {
         self.answers.spawn(async move {
             let answer = match store.incidents(query).await {
                 Ok(incidents) => Reply::Incidents(incidents.into_iter().map(wire::Incident::from).collect()),
+                // Without an answer the peer is told that the controller is stopping.
+                Err(StoreError::Closed) => return,
                 Err(error) => Reply::Error(wire::Error { error: chain(&error) }),
             };
             send(reply, answer);
