@@ -21,7 +21,7 @@ const MAX_LINE: u64 = 1024;
 pub(super) fn block(client: &Client, args: &Block, json: bool) -> Result<(), CliError> {
     let targets = targets(&args.targets, args.from.as_deref())?;
     let measure = measure(args)?;
-    let done = in_parts(&targets, |targets, more| {
+    let (done, failed) = in_parts(&targets, |targets, more| {
         client.block(&BlockRequest {
             targets,
             timeout_s: args.timeout.map(|timeout| timeout.as_secs()),
@@ -29,7 +29,7 @@ pub(super) fn block(client: &Client, args: &Block, json: bool) -> Result<(), Cli
             reason: args.reason.clone(),
             more,
         })
-    })?;
+    });
     let done_to =
         if measure == Measure::default() { "blocked".to_owned() } else { format!("set to {measure},") };
     let how_long = match args.timeout {
@@ -40,7 +40,7 @@ pub(super) fn block(client: &Client, args: &Block, json: bool) -> Result<(), Cli
         true => format!("would be {done_to} {how_long}; {DRY_RUN}"),
         false => format!("{done_to} {how_long}"),
     };
-    tell(&done, &what, json)
+    tell_parts(&done, failed, &what, json)
 }
 
 /// What befalls the packets.
@@ -51,34 +51,51 @@ fn measure(args: &Block) -> Result<Measure, CliError> {
 }
 
 pub(super) fn unblock(client: &Client, args: &Unblock, json: bool) -> Result<(), CliError> {
-    let done = if args.all {
+    if args.all {
         let reason = args.reason.clone();
-        client.unblock(&UnblockRequest { targets: Vec::new(), all: true, reason, more: false })?
-    } else {
-        let targets = targets(&args.targets, args.from.as_deref())?;
-        in_parts(&targets, |targets, more| {
-            client.unblock(&UnblockRequest { targets, all: false, reason: args.reason.clone(), more })
-        })?
-    };
-    tell(&done, "unblocked", json)
+        let done = client.unblock(&UnblockRequest { targets: Vec::new(), all: true, reason, more: false })?;
+        return tell(&done, "unblocked", json);
+    }
+    let targets = targets(&args.targets, args.from.as_deref())?;
+    let (done, failed) = in_parts(&targets, |targets, more| {
+        client.unblock(&UnblockRequest { targets, all: false, reason: args.reason.clone(), more })
+    });
+    tell_parts(&done, failed, "unblocked", json)
 }
 
-/// Has each part sent, with whether another follows: that all are on record is waited for once.
+/// Has each part sent, with whether another follows: that all are on record is waited for once. Returns what was done, and why
+/// one failed, after which none was sent.
 fn in_parts(
     targets: &[Target],
     mut send: impl FnMut(Vec<String>, bool) -> Result<Done, ClientError>,
-) -> Result<Done, CliError> {
+) -> (Done, Option<ClientError>) {
     let mut all = Done::default();
     let mut parts = targets.chunks(PART).peekable();
     while let Some(part) = parts.next() {
-        let done = send(part.iter().map(Target::to_string).collect(), parts.peek().is_some())?;
+        let done = match send(part.iter().map(Target::to_string).collect(), parts.peek().is_some()) {
+            Ok(done) => done,
+            Err(error) => return (all, Some(error)),
+        };
         all.done += done.done;
         all.refused.extend(done.refused);
         all.unrecorded = done.unrecorded;
         all.dry_run = done.dry_run;
         all.notes.extend(done.notes);
     }
-    Ok(all)
+    (all, None)
+}
+
+/// As [`tell`]; where a part failed, what was done before it is told all the same.
+fn tell_parts(done: &Done, failed: Option<ClientError>, what: &str, json: bool) -> Result<(), CliError> {
+    let Some(failed) = failed else { return tell(done, what, json) };
+    if done.done > 0 || !done.refused.is_empty() {
+        match tell(done, what, json) {
+            // Each has been told, and the command fails in any case.
+            Ok(()) | Err(CliError::Told | CliError::Partly { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failed.into())
 }
 
 pub(super) fn tell(done: &Done, what: &str, json: bool) -> Result<(), CliError> {
@@ -147,6 +164,27 @@ fn targets(given: &[Target], from: Option<&Path>) -> Result<Vec<Target>, CliErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_done_before_a_part_failed_is_known() {
+        let targets: Vec<Target> =
+            (0..25_000).map(|number| Target::exact(std::net::Ipv4Addr::from_bits(number).into())).collect();
+        let mut sent = 0;
+        let mut send = |part: Vec<String>, more: bool| {
+            sent += 1;
+            if sent == 3 {
+                return Err(ClientError::Stopping);
+            }
+            assert!(more);
+            Ok(Done { done: part.len() - 1, notes: vec!["a note".to_owned()], ..Done::default() })
+        };
+        let (done, failed) = in_parts(&targets, &mut send);
+        assert_eq!((done.done, done.notes.len()), (19_998, 2));
+        assert!(matches!(failed, Some(ClientError::Stopping)));
+        let (done, failed) = in_parts(&targets, |part, _| Ok(Done { done: part.len(), ..Done::default() }));
+        assert_eq!(done.done, 25_000);
+        assert!(failed.is_none());
+    }
 
     #[test]
     fn reads_a_list_and_names_every_faulty_line() {
