@@ -83,6 +83,23 @@ fn half_of_all_addresses_are_allowed_only_if_that_is_meant() -> Result<()> {
 }
 
 #[test]
+fn what_the_kernel_does_not_take_yet_is_allowed_all_the_same() -> Result<()> {
+    let lab = Lab::new()?;
+    let _controller = lab.start_controller(&lab.config())?;
+    lab.xdpban(&["block", ATTACKER])?.success()?;
+    // From here on no program can write to the list.
+    lab.sh("bpftool map freeze pinned /sys/fs/bpf/xdpban/v*/ALLOW4")?;
+    lab.xdpban(&["allow", "add", "10.99.66.0/24"])?
+        .success()?
+        .stdout_has("1 target allowed")?
+        .stderr_has("the kernel's copy of it is not yet")?;
+    assert!(lab.tcp_connect(Side::Attacker, Side::Attacker.v4(), 22)?);
+    assert_eq!(lab.xdpban(&["allow", "list", "--json"])?.json()?[0]["network"], "10.99.66.0/24");
+    lab.xdpban(&["block", ATTACKER])?.expect_code(1)?.stderr_has("on the allowlist (xdpban allow)")?;
+    Ok(())
+}
+
+#[test]
 fn it_ends_by_itself() -> Result<()> {
     let lab = Lab::new()?;
     let controller = lab.start_controller(&lab.config())?;

@@ -192,19 +192,19 @@ impl Daemon {
         self.allow_changed(wire::Done::default(), Cause::Other);
     }
 
-    /// Has the engine and the gate go by both lists as they are.
+    /// Has the engine and the gate go by both lists as they are. Where the gate does not yet, it is done all the same.
     fn allow_changed(&mut self, mut done: wire::Done, cause: Cause<'_>) -> Reply {
         self.engine.set_allowed_by_hand(self.allowlist.networks());
         let before = self.writes.len();
         self.carry_out(cause);
         done.notes.extend(lifted(self.writes.get(before..).unwrap_or_default()));
-        match self.set_allow() {
-            Ok(()) => Reply::Done(done),
-            Err(error) => {
-                log::error!("{error}");
-                Reply::Error(wire::Error { error })
-            }
+        if let Err(error) = self.set_allow() {
+            log::error!("{error}");
+            done.notes.push(format!(
+                "the allowlist is changed, but the kernel's copy of it is not yet ({error}); that is tried again every minute"
+            ));
         }
+        Reply::Done(done)
     }
 
     /// Has the gate go by both lists. The engine lifts what they cover in any case.
