@@ -330,6 +330,35 @@ fn is_begun_anew(lab: &Lab, controller: Controller, why: &str) -> Result<()> {
 }
 
 #[test]
+fn a_record_that_is_begun_anew_knows_of_a_trial_and_of_past_offenders() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.write_config(&lab.config_with_timeout("1h"))?;
+    let controller = lab.start_controller_with(&["run", "--trial", "5s"])?;
+    lab.log().invalid_user(1, "10.99.70.1")?;
+    lab.blocked("10.99.70.1")?;
+    lab.xdpban(&["unblock", "10.99.70.1"])?.success()?;
+    lab.xdpban(&["block", ATTACKER, "--for", "1h"])?.success()?;
+    let expires_at = lab.blocked(ATTACKER)?["expires_at"].clone();
+    lab.sh(&format!("rm {}*", store(&lab).display()))?;
+    lab.xdpban(&["block", "10.99.70.9"])?.success()?;
+    lab.eventually("the record is begun anew", Duration::from_secs(3), |lab| {
+        Ok(lab.health()?.contains("was removed while it was in use"))
+    })?;
+    lab.eventually("what is in force is on record", Duration::from_secs(3), |lab| {
+        Ok(lab.show(ATTACKER)?["incidents"][0]["outcome"] == "in_force")
+    })?;
+    controller.kill9()?;
+    // By then the trial would be over, and nothing stands in the kernel any longer.
+    std::thread::sleep(Duration::from_secs(6));
+    let controller = lab.start_controller_with(&["run"])?;
+    ensure!(controller.output()?.contains("the last trial was cut short"), "{}", controller.output()?);
+    ensure!(lab.blocked(ATTACKER)?["expires_at"] == expires_at, "it has its whole time again");
+    lab.log().invalid_user(2, "10.99.70.1")?;
+    ensure!(lab.blocked("10.99.70.1")?["offences"] == 2, "it was blocked before");
+    lab.xdpban(&["verify-record"])?.success().map(drop)
+}
+
+#[test]
 fn a_record_that_is_begun_anew_says_what_rests() -> Result<()> {
     let lab = Lab::new()?;
     let controller = lab.start_controller(&format!("{}[limits]\nblocks = 16\n", lab.config()))?;

@@ -320,7 +320,7 @@ impl Enforcer {
         let stricter: Vec<Key> =
             self.blocklist.of(target).filter(stricter).map(|entry| self::key(&entry.block)).collect();
         let mut lifted: Vec<Entry> = stricter.iter().filter_map(|key| self.blocklist.remove(key)).collect();
-        if self.has(&key) {
+        if self.place(&key).is_some() {
             // It takes over as it rested, and gets what is asked for when it is in force.
             lifted.drain(..).for_each(|entry| self.end(entry, End::Lifted, None));
         }
@@ -459,6 +459,10 @@ impl Enforcer {
 
     pub(crate) fn in_gate(&self, target: &Target) -> Option<&Block> {
         self.blocklist.of(*target).next().filter(|entry| !entry.rests).map(|entry| &*entry.block)
+    }
+
+    pub(crate) fn offenders(&self, now: Now) -> impl Iterator<Item = (Target, Offender)> {
+        self.offenders.all(now)
     }
 
     pub(crate) fn place(&self, key: &Key) -> Option<usize> {

@@ -387,6 +387,11 @@ impl Engine {
         self.enforcer.resting()
     }
 
+    /// Who has been blocked because of a rule, in no order, as [`Engine::restore`] takes them; some may be forgotten by now.
+    pub fn offenders(&self, now: Now) -> impl Iterator<Item = (Target, Offender)> {
+        self.enforcer.offenders(now)
+    }
+
     /// How many places [`Engine::all_in`] has.
     pub fn places(&self) -> usize {
         self.enforcer.places()

@@ -59,6 +59,15 @@ impl Offenders {
         }
     }
 
+    /// All of them, in no order, as [`Offenders::restore`] takes them.
+    pub(crate) fn all(&self, now: Now) -> impl Iterator<Item = (Target, Offender)> {
+        let present = Moment::now(&now);
+        self.table.iter().map(move |(target, &Known { offences, until })| {
+            let until = now.wall.before(present.since(until)).after(until.since(present));
+            (*target, Offender { offences, until })
+        })
+    }
+
     fn insert(&mut self, target: Target, known: Known) {
         self.table.insert(target, known);
         self.order.insert(target);
@@ -145,8 +154,12 @@ mod tests {
         for (ago, next) in [(23, 4), (25, 1)] {
             offenders.restore(target, Offender { offences: 3, until: now.wall.before(ago * HOUR) }, &now);
             assert_eq!(offenders.next(&target, present, DAY), next, "ended {ago} h ago");
+            let all: Vec<_> = offenders.all(now).collect();
+            assert_eq!(all, [(target, Offender { offences: 3, until: now.wall.before(ago * HOUR) })]);
         }
-        offenders.restore(target, Offender { offences: 3, until: now.wall.after(HOUR) }, &now);
+        let offender = Offender { offences: 3, until: now.wall.after(HOUR) };
+        offenders.restore(target, offender, &now);
+        assert_eq!(offenders.all(now).collect::<Vec<_>>(), [(target, offender)]);
         assert_eq!(offenders.next(&target, present.after(24 * HOUR), DAY), 4);
         assert_eq!(offenders.next(&target, present.after(26 * HOUR), DAY), 1);
     }

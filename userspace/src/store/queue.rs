@@ -130,6 +130,7 @@ impl Queue {
             Write::Alive { .. }
             | Write::Blocked { .. }
             | Write::Refused { .. }
+            | Write::Offender(_)
             | Write::Login(_)
             | Write::Standing { .. }
             | Write::NotStanding { .. }

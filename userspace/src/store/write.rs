@@ -15,7 +15,7 @@ use super::chain::Ledger;
 use super::columns::{Columns, count, micros};
 use super::incident::Outcome;
 use super::ran::Ran;
-use super::{MAX_LOGINS, reconcile, tried};
+use super::{MAX_LOGINS, Offender, reconcile, tried};
 use crate::source::Position;
 
 /// One thing to keep.
@@ -170,6 +170,8 @@ pub enum Write {
         /// The position.
         position: Position,
     },
+    /// A target is known to have been blocked. No record: those of its blocks tell of it.
+    Offender(Offender),
     /// A login was let in.
     Login(Login),
     /// The controller runs. Of no use as a record, but a later start tells by it since when nobody watched.
@@ -243,6 +245,7 @@ impl Write {
             }
             Write::Disallow { network, reason, uid, at } => act::disallow(ledger, network, reason, *uid, *at),
             Write::Position { key, position } => save_position(ledger.connection, key, position),
+            Write::Offender(offender) => offended(ledger.connection, offender),
             Write::Login(login) => save_login(ledger.connection, login),
             Write::Alive { at } => act::alive(ledger, *at, false),
             Write::Streamed { name, seq } => {
@@ -304,7 +307,8 @@ pub(super) fn blocked(
         }
     }
     if block.origin.is_by_rule() {
-        offended(ledger.connection, block, block.expires.map_or(at, |expiry| expiry.wall))?;
+        let until = block.expires.map_or(at, |expiry| expiry.wall);
+        offended(ledger.connection, &Offender { target: block.target, offences: block.offences, until })?;
     }
     Ok(())
 }
@@ -514,10 +518,11 @@ fn counted(
 }
 
 /// Remembers an offender.
-fn offended(connection: &Connection, block: &Block, until: Wall) -> rusqlite::Result<()> {
+fn offended(connection: &Connection, offender: &Offender) -> rusqlite::Result<()> {
+    let Offender { target, offences, until } = offender;
     connection
         .prepare_cached("INSERT OR REPLACE INTO offenders (target, offences, until) VALUES (?1, ?2, ?3)")?
-        .execute(params![block.target.to_string(), block.offences, until.0])?;
+        .execute(params![target.to_string(), offences, until.0])?;
     Ok(())
 }
 
