@@ -215,7 +215,7 @@ mod tests {
                 users: Vec::new(),
                 evidence: Vec::new(),
             };
-            Write::Blocked { block: block.into(), at, took: None, uid: None, from: (0, 0) }
+            Write::Blocked { block: block.into(), at, took: None, uid: None, from: (0, 0), dry_run: false }
         };
         Store::open(state).unwrap().write(&(1..=count).map(write).collect::<Vec<_>>()).unwrap();
     }
