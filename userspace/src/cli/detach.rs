@@ -21,7 +21,7 @@ pub(super) fn run(paths: &Paths, json: bool) -> Result<(), CliError> {
     }
     let detached = gate::detach(&paths.pins)?;
     let names: Vec<&str> = detached.interfaces.iter().map(|(name, _)| name.as_str()).collect();
-    if !names.is_empty()
+    if (!names.is_empty() || detached.maps > 0)
         && let Err(error) = record(paths, &names)
     {
         complain(&format!("that is done, but not on record: {}", chain(&error)));

@@ -161,6 +161,16 @@ impl Daemon {
         }
     }
 
+    /// Has it put on record that what is blocked is in force again, where that rested because the gate was off the host.
+    pub(super) fn record_resumed(&mut self) {
+        let at = clock::now().wall;
+        for block in self.engine.blocks() {
+            let entry = self.gate.entry(&block.target);
+            let from = entry.map_or((0, 0), |entry| (entry.packets, entry.bytes));
+            self.writes.push(Write::Resumed { block: Arc::clone(block), at, from });
+        }
+    }
+
     /// Has what is blocked put on record as enforced from now on, or as no longer so.
     pub(super) fn record_switch(&mut self) {
         let (at, dry_run) = (clock::now().wall, !self.enforcing());

@@ -78,6 +78,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     let server = Server::open(&config.paths.runtime)?;
     let (mut store, kept, set_aside) = open_store(&config)?;
     let migrated = store.migrated();
+    let is_off_host = store.is_off_host()?;
     let is_switched = store.is_switched(options.dry_run || !config.enforce)?;
     let signals = Signals::listen().map_err(io("listen for signals"))?;
     let host = Host::watch()?;
@@ -160,6 +161,9 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     // The tables are filled before the program stands on an interface, so that it never passes what is blocked.
     daemon.carry_out(Cause::Restore);
     daemon.engine.restored(clock::now());
+    if is_off_host {
+        daemon.record_resumed();
+    }
     if is_switched {
         daemon.record_switch();
     }

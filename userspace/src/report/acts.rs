@@ -40,7 +40,10 @@ pub(super) fn told(record: &Record, body: &Value) -> Told {
                 false => format!("asked to unlock the account {user}, which xdpban had not locked"),
             }
         }
-        "operator.detach" => format!("took xdpban off {}", texts(&body["interfaces"])),
+        "operator.detach" => match texts(&body["interfaces"]) {
+            interfaces if interfaces.is_empty() => "took xdpban off the host".to_owned(),
+            interfaces => format!("took xdpban off {interfaces}"),
+        },
         "trial.began" => format!("began a trial of {}", seconds(number("for_s"))),
         "trial.confirmed" => "confirmed the trial".to_owned(),
         "trial.ended" => "nobody confirmed the trial: everything was taken off".to_owned(),

@@ -186,7 +186,7 @@ fn outcomes(report: &Report) -> Vec<Block> {
         Outcome::ALL.into_iter().filter(|outcome| *outcome != Outcome::Done || report.outcomes.done > 0);
     let rows = shown.map(|outcome| {
         let part = report.outcomes.of(outcome);
-        let meaning = Cell::Ours(words::outcome_in_words(outcome, part));
+        let meaning = Cell::Ours(words::outcome_in_words(report, outcome, part));
         let share = Cell::Number(percent(part, totals.responses));
         vec![Cell::Outcome(outcome), meaning, Cell::Bar(part, totals.responses), number(part), share]
     });
@@ -386,15 +386,22 @@ fn watch(report: &Report) -> Vec<Block> {
     let known_s = watch.known_s(report.about.from, report.about.to);
     let what = format!(
         "The controller watched during {} of {}{} ({}). What sshd logged meanwhile was read when the controller ran again, where \
-         the log was kept; blocks that were in force stayed in force in the kernel.",
+         the log was kept; blocks that were in force stayed in force in the kernel, save from a boot until the controller ran \
+         again{}.",
         seconds(watched_s),
         if watch.unknown.is_some() { "the other " } else { "" },
         seconds(known_s),
         percent(watched_s, known_s),
+        if watch.off_host.total > 0 { " and while the gate was off the host" } else { "" },
     );
     blocks.push(paragraph(what));
-    if watch.gaps.total > 0 {
-        let rows = watch.gaps.listed.iter().map(|gap| {
+    for (gaps, begin, noun) in
+        [(&watch.gaps, "not watched from", "gap"), (&watch.off_host, "gate off the host from", "time")]
+    {
+        if gaps.total == 0 {
+            continue;
+        }
+        let rows = gaps.listed.iter().map(|gap| {
             vec![
                 Cell::Time(zone.moment(gap.from)),
                 Cell::Time(zone.moment(gap.to)),
@@ -402,8 +409,8 @@ fn watch(report: &Report) -> Vec<Block> {
                 Cell::Ours(gap.why.clone()),
             ]
         });
-        let columns = vec!["not watched from", "to", "for", "why"];
-        blocks.extend(listed(&watch.gaps, "gap", Table { caption: None, columns, rows: rows.collect() }));
+        let columns = vec![begin, "to", "for", "why"];
+        blocks.extend(listed(gaps, noun, Table { caption: None, columns, rows: rows.collect() }));
     }
     blocks
 }

@@ -109,6 +109,20 @@ pub fn each_incident<E>(
     archive.each_incident(&query, take)
 }
 
+/// What tells whether the gate stands on the host.
+const STARTED: &str = "controller.started";
+const DETACHED: &str = "operator.detach";
+const TRIAL_ENDED: &str = "trial.ended";
+
+/// Notes that the gate was taken off the host, where `record` says so.
+fn taken_off(watching: &mut Watching, record: &store::Record) {
+    match record.kind.as_str() {
+        DETACHED => watching.taken_off(record.at, "an operator took it off"),
+        TRIAL_ENDED => watching.taken_off(record.at, "nobody confirmed the trial"),
+        _ => {}
+    }
+}
+
 /// What happened beside incidents.
 struct Happened {
     acts: Listing<Event>,
@@ -128,11 +142,15 @@ impl Happened {
         {
             watching.known_from(at, "records were taken off");
         }
+        if let Some(record) = archive.last_act(&[STARTED, DETACHED, TRIAL_ENDED], period.from)? {
+            taken_off(&mut watching, &record);
+        }
         // Beyond the period, since a start tells of the gap before it.
         let take = |record: store::Record| {
             // A body that cannot be read has been tampered with, which is for the chain of hashes to tell.
             let body: Value = serde_json::from_str(&record.body).unwrap_or_default();
-            if record.kind == "controller.started" {
+            taken_off(&mut watching, &record);
+            if record.kind == STARTED {
                 let since = body["unwatched_since"].as_i64().map(Wall);
                 watching.started(record.at, since, body["after"].as_str().unwrap_or_default());
             }

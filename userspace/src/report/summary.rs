@@ -94,6 +94,8 @@ pub struct Totals {
     pub responses: u64,
     /// Responses that took effect.
     pub effective: u64,
+    /// Those in force that rest: beneath stricter ones, or while the gate is off the host.
+    pub resting: u64,
     /// Responses beside these that were not carried out: in a dry run nothing is enforced.
     pub dry_run_responses: u64,
     /// Incidents that had such responses alone.
@@ -301,6 +303,8 @@ pub struct Watch {
     pub unknown: Option<Gap>,
     /// Times in which it did not.
     pub gaps: Listing<Gap>,
+    /// Times in which the gate was off the host, so that nothing was blocked.
+    pub off_host: Listing<Gap>,
 }
 
 /// A time in which the controller did not watch.

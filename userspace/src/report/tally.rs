@@ -14,7 +14,7 @@ use super::period::Period;
 use super::summary::{
     Listing, Outcomes, Response, ResponseTimes, Rule, Source, Timeline, TimelineStep, Top, Totals, User,
 };
-use crate::store;
+use crate::store::{self, Outcome};
 
 /// Sources, users and rules that are named.
 const TOP: usize = 15;
@@ -143,6 +143,9 @@ impl Tally {
         }
         totals.responses += 1;
         totals.effective += u64::from(response.took_effect());
+        // What is in force has a reason where it rests.
+        let rests = response.outcome == Outcome::InForce && response.outcome_reason.is_some();
+        totals.resting += u64::from(rests);
         totals.dropped_packets = totals.dropped_packets.saturating_add(response.dropped_packets);
         totals.dropped_bytes = totals.dropped_bytes.saturating_add(response.dropped_bytes);
         self.outcomes.add(response.outcome);

@@ -20,6 +20,9 @@ pub(super) struct Watching {
     unknown: Option<Gap>,
     unwatched: Duration,
     gaps: Latest<Gap>,
+    /// Since when the gate is off the host, and why.
+    off: Option<(Wall, &'static str)>,
+    off_host: Latest<Gap>,
 }
 
 /// When a controller was last known to run, and whether it stopped then.
@@ -33,7 +36,8 @@ impl Watching {
     /// One that lists `listed` gaps at most.
     pub(super) fn new(period: &Period, listed: usize) -> Watching {
         let (from, to) = (period.from, period.to);
-        Watching { from, to, unknown: None, unwatched: Duration::ZERO, gaps: Latest::new(listed) }
+        let (gaps, off_host) = (Latest::new(listed), Latest::new(listed));
+        Watching { from, to, unknown: None, unwatched: Duration::ZERO, gaps, off: None, off_host }
     }
 
     /// What the record tells begins at `at`, since what was before is gone, and `why`.
@@ -48,9 +52,24 @@ impl Watching {
         self.unknown.as_ref().map_or(self.from, |unknown| unknown.to)
     }
 
+    /// The gate was taken off the host at `at`: nothing is blocked until a controller starts. Told in its order among starts, the
+    /// last one before the period, too.
+    pub(super) fn taken_off(&mut self, at: Wall, why: &'static str) {
+        self.off.get_or_insert((at, why));
+    }
+
+    fn end_off(&mut self, at: Wall) {
+        if let Some((since, why)) = self.off.take()
+            && let Some(gap) = self.within(since, at, why)
+        {
+            self.off_host.add(gap);
+        }
+    }
+
     /// A controller started at `at`, after nobody had watched since `since`, if there was one before. Starts come in their
     /// order, and those after the period, too: the gap before one of them may reach into it.
     pub(super) fn started(&mut self, at: Wall, since: Option<Wall>, after: &str) {
+        self.end_off(at);
         if since.is_none() && self.unknown.is_some() {
             // It is the first by what is left.
             return;
@@ -65,6 +84,7 @@ impl Watching {
 
     /// What it comes to, `alive` being the state of the latest controller at `now`; none where the record does not tell.
     pub(super) fn finish(mut self, alive: Option<Alive>, now: Wall) -> Watch {
+        self.end_off(self.to);
         let Some(alive) = alive.filter(|_| self.known() < self.to) else {
             return Watch { unknown: self.unknown, ..Watch::default() };
         };
@@ -79,15 +99,21 @@ impl Watching {
             watched_s: Some(watched.as_secs()),
             unknown: self.unknown,
             gaps: self.gaps.into_listing(|gap| gap),
+            off_host: self.off_host.into_listing(|gap| gap),
         }
     }
 
     fn gap(&mut self, from: Wall, to: Wall, why: &str) {
-        let (from, to) = (from.max(self.known()), to.min(self.to));
-        if from < to {
-            self.unwatched += to.since(from);
-            self.gaps.add(Gap { from, to, why: why.to_owned() });
+        if let Some(gap) = self.within(from, to, why) {
+            self.unwatched += gap.to.since(gap.from);
+            self.gaps.add(gap);
         }
+    }
+
+    /// The part of a time that lies in what is known of the period.
+    fn within(&self, from: Wall, to: Wall, why: &str) -> Option<Gap> {
+        let (from, to) = (from.max(self.known()), to.min(self.to));
+        (from < to).then(|| Gap { from, to, why: why.to_owned() })
     }
 }
 
@@ -132,6 +158,25 @@ mod tests {
         let outside =
             day(&[(-10, Some(-100), "stop"), (89_000, Some(88_000), "stop")], Some((89_990, false)));
         assert_eq!(gaps(&outside), [0; 0]);
+    }
+
+    #[test]
+    fn the_gate_is_off_the_host_until_the_next_start() {
+        let now: jiff::Zoned = "2026-11-24T01:00:00[UTC]".parse().unwrap();
+        let period = Period::new(Some("yesterday"), None, &now).unwrap();
+        let wall = |second: i64| Wall(period.from.0 + second * SECOND);
+        let mut watching = Watching::new(&period, 10);
+        watching.taken_off(wall(-100), "by hand");
+        watching.started(wall(100), Some(wall(-200)), "stop");
+        watching.started(wall(300), Some(wall(200)), "stop");
+        watching.taken_off(wall(1000), "by hand");
+        watching.taken_off(wall(1100), "once more");
+        watching.started(wall(2000), Some(wall(900)), "stop");
+        watching.taken_off(wall(86_000), "by hand");
+        let watch = watching.finish(Some(Alive { at: wall(85_900), stopped: true }), wall(90_000));
+        let off: Vec<u64> =
+            watch.off_host.listed.iter().map(|gap| gap.to.since(gap.from).as_secs()).collect();
+        assert_eq!((off, gaps(&watch)), (vec![100, 1000, 400], vec![100, 100, 1100, 500]));
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn outcomes(report: &Report) -> Option<String> {
         .into_iter()
         .map(|outcome| (outcome, report.outcomes.of(outcome)))
         .filter(|(_, number)| *number > 0)
-        .map(|(outcome, number)| format!("{} {}", count(number), outcome_in_words(outcome, number)))
+        .map(|(outcome, number)| format!("{} {}", count(number), outcome_in_words(report, outcome, number)))
         .collect();
     let responses = report.totals.responses;
     let were = if responses == 1 { "was" } else { "were" };
@@ -138,13 +138,23 @@ fn watched(report: &Report) -> Option<String> {
             counted(gaps, "gap"),
         ),
     };
-    Some(unknown.into_iter().chain([watched]).collect::<Vec<_>>().join(" "))
+    let off_host = match report.watch.off_host.total {
+        0 => None,
+        times => Some(format!(
+            "The gate was off the host {}, and nothing was blocked meanwhile.",
+            counted(times, "time")
+        )),
+    };
+    Some(unknown.into_iter().chain([watched]).chain(off_host).collect::<Vec<_>>().join(" "))
 }
 
 /// What an outcome means, after a number.
-pub(super) fn outcome_in_words(outcome: Outcome, number: u64) -> String {
+pub(super) fn outcome_in_words(report: &Report, outcome: Outcome, number: u64) -> String {
     let (is, was) = if number == 1 { ("is", "was") } else { ("are", "were") };
     match outcome {
+        Outcome::InForce if report.totals.resting > 0 => {
+            format!("{is} still in force, {} of them at rest", count(report.totals.resting))
+        }
         Outcome::InForce => format!("{is} still in force"),
         Outcome::Expired => "ended when the time was over".to_owned(),
         Outcome::Lifted => format!("{was} lifted before"),

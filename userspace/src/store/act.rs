@@ -7,6 +7,7 @@ use xdpban_engine::time::Wall;
 
 use super::chain::Ledger;
 use super::columns::body;
+use super::write;
 
 /// Targets of an act that its record names, the first; those that were blocked or freed have incidents, too.
 const NAMED: usize = 20;
@@ -190,6 +191,7 @@ impl Act {
         match self {
             Act::Started { .. } => alive(ledger, at, false),
             Act::Stopped { .. } => alive(ledger, at, true),
+            Act::Detached { .. } | Act::TrialEnded {} => write::rest_all(ledger, at),
             _ => Ok(()),
         }
     }
@@ -217,6 +219,15 @@ pub(super) fn on_trial(connection: &Connection) -> rusqlite::Result<bool> {
          WHERE incident IS NULL AND kind IN ('trial.began', 'trial.confirmed', 'trial.ended', 'trial.cut-short')";
     let latest: Option<String> = connection.query_row(find, [], |row| row.get(0))?;
     Ok(latest.is_some_and(|kind| kind == "trial.began"))
+}
+
+/// Whether the gate was taken off the host, and no controller has started since.
+pub(super) fn is_off_host(connection: &Connection) -> rusqlite::Result<bool> {
+    // As above.
+    let find = "SELECT kind, max(seq) FROM records INDEXED BY records_by_time
+         WHERE incident IS NULL AND kind IN ('controller.started', 'operator.detach', 'trial.ended')";
+    let latest: Option<String> = connection.query_row(find, [], |row| row.get(0))?;
+    Ok(latest.is_some_and(|kind| kind != "controller.started"))
 }
 
 /// The time before a start in which nobody watched.

@@ -174,6 +174,20 @@ impl Archive {
         self.each(sql, [from.0, until.0], take)
     }
 
+    /// The latest record of what happened beside incidents from before `until` that is of one of `kinds`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn last_act(&self, kinds: &[&str], until: Wall) -> Result<Option<Record>, StoreError> {
+        let names: Vec<String> = kinds.iter().map(|kind| format!("'{kind}'")).collect();
+        let find = format!(
+            "SELECT seq, at, kind, incident, body FROM records INDEXED BY records_by_time
+             WHERE incident IS NULL AND at < ?1 AND kind IN ({}) ORDER BY at DESC, seq DESC LIMIT 1",
+            names.join(", ")
+        );
+        self.connection.query_row(&find, [until.0], record).optional().map_err(|source| self.unread(source))
+    }
+
     /// Hands the records of `incident` to `take`, in their order.
     ///
     /// # Errors

@@ -259,6 +259,15 @@ impl Store {
         act::on_trial(&self.connection).map_err(|source| self.unread(source))
     }
 
+    /// Whether the gate was taken off the host, by an operator or by a trial that nobody confirmed: what is in force on record
+    /// rests then.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn is_off_host(&self) -> Result<bool, StoreError> {
+        act::is_off_host(&self.connection).map_err(|source| self.unread(source))
+    }
+
     /// Whether something is in force on record and enforced there where it is not in a `dry_run`, or the other way round.
     ///
     /// # Errors

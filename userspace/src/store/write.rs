@@ -360,6 +360,25 @@ pub(super) fn rests(
     ledger.append(at, "incident.rests", Some(id), &columns.body()?)
 }
 
+/// Notes that all that is in force rests from now on: the gate is taken off the host.
+pub(super) fn rest_all(ledger: &mut Ledger<'_>, at: Wall) -> rusqlite::Result<()> {
+    let ids: Vec<i64> = ledger
+        .connection
+        .prepare(
+            "SELECT id FROM incidents WHERE outcome = 'in_force' AND command IS NULL AND outcome_reason IS NULL",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut columns = Columns::default();
+    columns.set("outcome_reason", "rests while the gate is off this host");
+    let body = columns.body()?;
+    for id in ids {
+        columns.update(ledger.connection, id)?;
+        ledger.append(at, "incident.rests", Some(id), &body)?;
+    }
+    Ok(())
+}
+
 /// Notes that a block that rested is in force again, and what its entry counts from.
 fn resumed(ledger: &mut Ledger<'_>, block: &Block, at: Wall, from: (u64, u64)) -> rusqlite::Result<()> {
     let Some(id) = in_force(ledger.connection, &block.target, block.measure.strictness())? else {

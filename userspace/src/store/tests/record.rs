@@ -553,3 +553,31 @@ fn incidents_are_found_by_what_is_known_of_them() {
     assert_eq!(found(IncidentQuery { changed_after: Some(16), ..any() }), [11]);
     assert_eq!(store.incidents(&all(1)).unwrap()[0].record, 17);
 }
+
+#[test]
+fn what_is_in_force_rests_while_the_gate_is_off_the_host() {
+    let (directory, mut store) = filled();
+    let of = |store: &Store, target: &str| {
+        let incidents = store.incidents(&all(20)).unwrap();
+        let incident = incidents.into_iter().find(|i| i.target.to_string() == target && i.command.is_none());
+        incident.map(|incident| (incident.outcome, incident.outcome_reason)).unwrap()
+    };
+    let off = Some("rests while the gate is off this host".to_owned());
+    let act = |act| Write::Act { at: wall(40), uid: None, act };
+    for taken_off in [Act::Detached { interfaces: Vec::new() }, Act::TrialEnded {}] {
+        assert!(!store.is_off_host().unwrap());
+        store.write(&[act(taken_off)]).unwrap();
+        assert!(store.is_off_host().unwrap());
+        assert_eq!(of(&store, "203.0.113.4"), (Outcome::InForce, off.clone()));
+        assert_eq!(of(&store, "203.0.113.1"), (Outcome::Expired, None));
+        let block = block("203.0.113.4", 100).into();
+        let (sources, interfaces) = (Vec::new(), Vec::new());
+        let started = Act::Started { version: "1", pid: 7, interfaces, sources, dry_run: false };
+        store.write(&[Write::Resumed { block, at: wall(50), from: (0, 0) }, act(started)]).unwrap();
+        assert_eq!(of(&store, "203.0.113.4"), (Outcome::InForce, None));
+        // What was restored says so; of what was not, another start does.
+        assert_eq!(of(&store, "203.0.113.5"), (Outcome::InForce, off.clone()));
+    }
+    drop(store);
+    assert_eq!(Archive::open(directory.path()).unwrap().verify(&[]).unwrap().faults, []);
+}
