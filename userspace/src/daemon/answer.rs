@@ -260,6 +260,7 @@ impl Daemon {
         let timeout = request.timeout_s.map(Duration::from_secs);
         let mut done = wire::Done { dry_run: !self.enforcing(), ..wire::Done::default() };
         let measure = request.measure.as_ref().map(wire::Measure::read).transpose();
+        let asked_for = measure.clone().ok().flatten().filter(|measure| *measure != Measure::default());
         let mut asked = Vec::with_capacity(request.targets.len());
         for text in &request.targets {
             let blocked = text.parse::<Target>().map_err(|error| error.to_string()).and_then(|target| {
@@ -293,6 +294,8 @@ impl Daemon {
         let act = Act::Block {
             targets: Targets::of(request.targets.iter().map(String::as_str)),
             timeout_s: request.timeout_s,
+            measure: asked_for.map(|measure| measure.to_string()),
+            dry_run: done.dry_run,
             reason: given,
             done: done.done,
             refused: done.refused.len(),

@@ -1,10 +1,11 @@
 //! What happened beside incidents, in words.
 
 use serde_json::Value;
+use xdpban_engine::time::Wall;
 
 use super::tally::cut;
 use super::times::seconds;
-use crate::human::counted;
+use crate::human::{count, counted};
 use crate::store::Record;
 
 /// Where in a report a record belongs, and what it says.
@@ -25,14 +26,16 @@ pub(super) fn told(record: &Record, body: &Value) -> Told {
     let text = |name: &str| body[name].as_str().map(cut);
     let number = |name: &str| body[name].as_u64().unwrap_or(0);
     let what = match record.kind.as_str() {
-        "operator.block" => {
-            let long = body["timeout_s"]
-                .as_u64()
-                .map_or("until lifted".to_owned(), |s| format!("for {}", seconds(s)));
-            format!("blocked {} {long}{}", targets(body), ending(body))
-        }
-        "operator.unblock" if body["all"] == true => format!("lifted all blocks{}", ending(body)),
-        "operator.unblock" => format!("lifted the block of {}{}", targets(body), ending(body)),
+        "operator.block" => blocked(body),
+        "operator.unblock" if body["all"] == true => format!("lifted all blocks{}", reason(body)),
+        "operator.unblock" => match number("done") {
+            0 => format!(
+                "wanted to lift the block of {}, of which there was none{}",
+                targets(body),
+                reason(body)
+            ),
+            done => format!("lifted the block of {}{}", done_to(body, done), reason(body)),
+        },
         "operator.unlock" => {
             let user = text("user").unwrap_or_default();
             match body["done"] == true {
@@ -70,7 +73,14 @@ pub(super) fn told(record: &Record, body: &Value) -> Told {
         "allow.added" => {
             let network = text("network").unwrap_or_default();
             let comment = text("comment").map_or(String::new(), |comment| format!(": {comment}"));
-            return Told::Change(format!("{network} was put on the allowlist{comment}"));
+            let long = body["expires_at"].as_i64().map(|at| Wall(at).since(record.at).as_secs_f64().round());
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "seconds, not before 0"
+            )]
+            let long = long.map_or(String::new(), |long| format!(" for {}", seconds(long as u64)));
+            return Told::Change(format!("{network} was put on the allowlist{long}{comment}"));
         }
         "allow.removed" => {
             let network = text("network").unwrap_or_default();
@@ -128,13 +138,35 @@ fn targets(body: &Value) -> String {
     }
 }
 
-/// Why, and whether it was done to all.
-fn ending(body: &Value) -> String {
-    let reason = body["reason"].as_str().map_or(String::new(), |reason| format!(": {}", cut(reason)));
+/// What an operator had done by a block, or wanted to.
+fn blocked(body: &Value) -> String {
+    let long =
+        body["timeout_s"].as_u64().map_or("until lifted".to_owned(), |s| format!("for {}", seconds(s)));
+    let dry_run = if body["dry_run"] == true { "in a dry run, which enforces nothing, " } else { "" };
+    let measure = body["measure"].as_str().map(cut);
+    // Those before this was on record were not told apart.
+    let done = body["done"].as_u64().unwrap_or(1);
+    let what = match (measure, done) {
+        (None, 0) => format!("was refused a block of {} {long}", targets(body)),
+        (Some(measure), 0) => format!("was refused to set {} to {measure}, {long}", targets(body)),
+        (None, done) => format!("blocked {} {long}", done_to(body, done)),
+        (Some(measure), done) => format!("set {} to {measure}, {long}", done_to(body, done)),
+    };
+    format!("{dry_run}{what}{}", reason(body))
+}
+
+/// The targets, and to how many of them it was done where that is not all.
+fn done_to(body: &Value, done: u64) -> String {
+    let targets = targets(body);
     match body["refused"].as_u64() {
-        None | Some(0) => reason,
-        Some(refused) => format!("{reason} ({} refused)", counted(refused, "target")),
+        None | Some(0) => targets,
+        Some(refused) => format!("{} of {} ({targets})", count(done), counted(done + refused, "target")),
     }
+}
+
+/// Why, in the operator's words.
+fn reason(body: &Value) -> String {
+    body["reason"].as_str().map_or(String::new(), |reason| format!(": {}", cut(reason)))
 }
 
 fn texts(array: &Value) -> String {
@@ -170,7 +202,29 @@ mod tests {
             (
                 "operator.block",
                 r#"{"count":7,"targets":["a","b","c","d","e","f"],"timeout_s":3600,"reason":"scan","done":6,"refused":1}"#,
-                act("blocked a, b, c, d, e and 2 more for 1 h: scan (1 target refused)"),
+                act("blocked 6 of 7 targets (a, b, c, d, e and 2 more) for 1 h: scan"),
+            ),
+            (
+                "operator.block",
+                r#"{"count":1,"targets":["10.99.80.1"],"timeout_s":null,"reason":null,"done":0,"refused":1}"#,
+                act("was refused a block of 10.99.80.1 until lifted"),
+            ),
+            (
+                "operator.block",
+                r#"{"count":1,"targets":["a"],"timeout_s":30,"measure":"throttle to 3/s (burst 3), packets to port 22 only","dry_run":true,"reason":null,"done":1,"refused":0}"#,
+                act(
+                    "in a dry run, which enforces nothing, set a to throttle to 3/s (burst 3), packets to port 22 only, for 30 s",
+                ),
+            ),
+            (
+                "operator.unblock",
+                r#"{"count":1,"targets":["10.99.91.5"],"all":false,"reason":null,"done":0,"refused":1}"#,
+                act("wanted to lift the block of 10.99.91.5, of which there was none"),
+            ),
+            (
+                "allow.added",
+                r#"{"network":"192.0.2.0/24","comment":"visitors","expires_at":604800000001,"uid":0}"#,
+                change("192.0.2.0/24 was put on the allowlist for 7 d: visitors"),
             ),
             (
                 "operator.unblock",

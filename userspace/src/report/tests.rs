@@ -154,6 +154,8 @@ fn eventful() -> TempDir {
             Act::Block {
                 targets: targets(),
                 timeout_s: None,
+                measure: None,
+                dry_run: false,
                 reason: Some(HOSTILE.to_owned()),
                 done: 1,
                 refused: 0,

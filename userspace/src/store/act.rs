@@ -68,6 +68,12 @@ pub enum Act {
         targets: Targets,
         /// For how long, in seconds; none: until unblocked.
         timeout_s: Option<u64>,
+        /// What befalls their packets, in words; none where all are dropped.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        measure: Option<String>,
+        /// Whether it is not enforced.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        dry_run: bool,
         /// Why, in the operator's words.
         reason: Option<String>,
         /// How many were blocked.
