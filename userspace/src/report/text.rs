@@ -8,6 +8,12 @@ use super::words;
 /// Characters of a line of a paragraph.
 const WIDTH: usize = 96;
 
+/// Characters of a line of a cell.
+const CELL: usize = 60;
+
+/// Characters of a word that is divided where it is longer: not a hash.
+const WORD: usize = 80;
+
 /// Characters of the longest bar.
 const BAR: u64 = 30;
 
@@ -46,7 +52,8 @@ fn figures_table(figures: &[Figure]) -> String {
 }
 
 fn render_table(table: &Table) -> String {
-    let rows: Vec<Vec<String>> = table.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+    let lines_of = |row: &Vec<Cell>| row.iter().map(|of| wrapped(&cell(of), CELL)).collect();
+    let rows: Vec<Vec<Vec<String>>> = table.rows.iter().map(lines_of).collect();
     let right: Vec<bool> = (0..table.columns.len())
         .map(|column| {
             table.rows.iter().filter_map(|row| row.get(column)).any(|c| matches!(c, Cell::Number(_)))
@@ -58,8 +65,8 @@ fn render_table(table: &Table) -> String {
         .iter()
         .enumerate()
         .map(|(column, title)| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| length(cell));
-            cells.max().unwrap_or(0).max(length(title))
+            let lines = rows.iter().filter_map(|row| row.get(column)).flatten().map(|line| length(line));
+            lines.max().unwrap_or(0).max(length(title))
         })
         .collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
@@ -82,7 +89,11 @@ fn render_table(table: &Table) -> String {
         ));
     }
     for row in &rows {
-        text.push_str(&line(&mut row.iter().map(String::as_str)));
+        for number in 0..row.iter().map(Vec::len).max().unwrap_or(0) {
+            let of_cell = |cell: &'_ Vec<String>| cell.get(number).map_or("", String::as_str).to_owned();
+            let cells: Vec<String> = row.iter().map(of_cell).collect();
+            text.push_str(&line(&mut cells.iter().map(String::as_str)));
+        }
     }
     text
 }
@@ -113,20 +124,57 @@ pub(super) fn bar(part: u64, whole: u64) -> String {
 
 /// `paragraph` in lines of at most [`WIDTH`] characters, where its words are not longer.
 fn wrap(paragraph: &str) -> String {
-    let mut text = String::new();
+    wrapped(&plain(paragraph), WIDTH).join("\n") + "\n"
+}
+
+/// `text` in lines of at most `width` characters, where its words are not longer.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
     let mut length = 0;
-    for word in plain(paragraph).split(' ') {
+    for word in text.split(' ').flat_map(pieces) {
         let word_length = word.chars().count();
-        if length > 0 && length + 1 + word_length > WIDTH {
-            text.push('\n');
+        if length > 0 && length + 1 + word_length > width {
+            lines.push(String::new());
             length = 0;
-        } else if length > 0 {
-            text.push(' ');
-            length += 1;
         }
-        text.push_str(word);
-        length += word_length;
+        if let Some(line) = lines.last_mut() {
+            if length > 0 {
+                line.push(' ');
+                length += 1;
+            }
+            line.push_str(word);
+            length += word_length;
+        }
     }
-    text.push('\n');
-    text
+    lines
+}
+
+/// `word` in pieces of at most [`WORD`] characters.
+fn pieces(word: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(word);
+    std::iter::from_fn(move || {
+        let all = rest.take()?;
+        let Some((end, _)) = all.char_indices().nth(WORD) else { return Some(all) };
+        rest = Some(&all[end..]);
+        Some(&all[..end])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_makes_a_line_that_nobody_can_read() {
+        let words = "a setting of some length; ".repeat(40);
+        let unbroken = "x".repeat(500);
+        let rows =
+            [words, unbroken].map(|text| vec![Cell::Time("2026-10-01".to_owned()), Cell::Theirs(text)]);
+        let table = Table { caption: None, columns: vec!["when", "what"], rows: rows.into() };
+        let text = render_table(&table);
+        assert!(text.lines().all(|line| line.chars().count() <= 2 + 10 + 2 + WORD), "{text}");
+        assert_eq!(text.matches("setting").count(), 40);
+        assert_eq!(text.matches('x').count(), 500);
+        assert_eq!(text.matches("2026-10-01").count(), 2);
+    }
 }
