@@ -117,6 +117,8 @@ fn a_file_is_written_whole_and_for_its_owner() -> Result<()> {
         (&["--from", "soon"][..], "`soon` is not a time"),
         (&["--from", "today", "--to", "yesterday"], "the period ends at"),
         (&["--json", "--format", "csv"], "different formats"),
+        (&["-o", "report.pdf"], "no format of a report ends in .pdf"),
+        (&["--format", "csv", "-o", "report.html"], "another format is asked for"),
     ] {
         lab.xdpban(&[&["report"], args].concat())?.expect_code(2)?.stderr_has(said)?;
     }

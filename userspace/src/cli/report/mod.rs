@@ -48,25 +48,35 @@ pub(super) fn run(paths: &Paths, args: &args::Report, json: bool) -> Result<(), 
     Ok(())
 }
 
-/// The format that was asked for, by its name or by that of the file.
+/// The format that was asked for, by its name or by that of the file, which must not say otherwise.
 fn format(args: &args::Report, json: bool) -> Result<ReportFormat, CliError> {
-    let named =
-        args.output.as_deref().and_then(|path| path.extension()).and_then(|extension| extension.to_str());
-    let by_file = named.and_then(|extension| match extension {
+    let ending = args.output.as_deref().and_then(|path| path.extension()).and_then(|ending| ending.to_str());
+    let by_file = ending.and_then(|ending| match ending.to_ascii_lowercase().as_str() {
         "txt" => Some(ReportFormat::Text),
-        "md" => Some(ReportFormat::Markdown),
+        "md" | "markdown" => Some(ReportFormat::Markdown),
         "html" | "htm" => Some(ReportFormat::Html),
         "json" => Some(ReportFormat::Json),
         "csv" => Some(ReportFormat::Csv),
         _ => None,
     });
-    match (args.format, json) {
-        (Some(format), true) if format != ReportFormat::Json => Err(CliError::Usage(
-            "--json and --format ask for different formats; leave one of them out".to_owned(),
-        )),
-        (_, true) => Ok(ReportFormat::Json),
-        (Some(format), false) => Ok(format),
-        (None, false) => Ok(by_file.unwrap_or(ReportFormat::Text)),
+    let asked_for = match (args.format, json) {
+        (Some(format), true) if format != ReportFormat::Json => {
+            return Err(CliError::Usage(
+                "--json and --format ask for different formats; leave one of them out".to_owned(),
+            ));
+        }
+        (_, true) => Some(ReportFormat::Json),
+        (format, false) => format,
+    };
+    match (asked_for, by_file, ending) {
+        (Some(format), Some(by_file), Some(ending)) if format != by_file => Err(CliError::Usage(format!(
+            "the name of the file ends in .{ending}, and another format is asked for; name it otherwise"
+        ))),
+        (Some(format), ..) | (None, Some(format), _) => Ok(format),
+        (None, None, Some(ending)) => Err(CliError::Usage(format!(
+            "no format of a report ends in .{ending}; name the file .txt, .md, .html, .json or .csv, or say which by --format"
+        ))),
+        (None, None, None) => Ok(ReportFormat::Text),
     }
 }
 
