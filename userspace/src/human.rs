@@ -1,4 +1,4 @@
-//! Counts, sizes and durations as people write them.
+//! Counts, sizes, durations and others' words as people read them.
 
 use std::time::Duration;
 
@@ -62,6 +62,19 @@ pub(crate) fn duration(duration: Duration) -> String {
         text.push_str(&format!(" {} {next_name}", seconds % size / next));
     }
     text
+}
+
+/// An operator's reason without the number of the user, which is told beside it.
+pub(crate) fn without_uid(reason: &str, uid: u32) -> &str {
+    reason.strip_suffix(&format!(", by uid {uid}")).unwrap_or(reason)
+}
+
+/// Whether a character moves a cursor, breaks a line, or reorders or hides what stands beside it.
+pub(crate) fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use anstyle::{AnsiColor, Style};
 
+use crate::human::misleads;
+
 /// What stands out: the target of a line.
 pub(super) const STRONG: Style = Style::new().bold();
 /// What stands back.
@@ -18,9 +20,10 @@ pub(super) fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// `text` without control characters: what a client chose must not reach the terminal as commands.
+/// `text` without control characters, and without what reorders or hides others: what a client chose must not reach the terminal
+/// as commands, nor make it show what is not there.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if misleads(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// Rows of cells, each column as wide as its widest cell.
@@ -66,7 +69,7 @@ mod tests {
     fn aligns_columns_and_tames_control_characters() {
         let mut table = Table::default();
         table.row([(Style::new(), "a".into()), (Style::new(), "b".into())]);
-        table.row([(Style::new(), "long\x1b[2J".into()), (Style::new(), "c".into())]);
-        assert_eq!(table.render(), "a         b\nlong\u{fffd}[2J  c\n");
+        table.row([(Style::new(), "long\x1b[2J\u{202e}".into()), (Style::new(), "c".into())]);
+        assert_eq!(table.render(), "a          b\nlong\u{fffd}[2J\u{fffd}  c\n");
     }
 }

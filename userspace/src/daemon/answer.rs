@@ -452,7 +452,7 @@ impl Daemon {
 
 /// An operator's reason, as it goes on record.
 pub(super) fn given(reason: Option<&str>) -> Option<String> {
-    let reason = reason?.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect::<String>();
+    let reason = reason?.chars().filter(|c| !human::misleads(*c)).take(MAX_REASON).collect::<String>();
     Some(reason.trim().to_owned()).filter(|reason| !reason.is_empty())
 }
 

@@ -2,14 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::human::misleads;
+
 /// `text` without what moves a cursor, breaks a line, or reorders or hides what stands beside it.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
-    let misleads = |c: char| {
-        c.is_control()
-            || matches!(c,
-                '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-    };
     if text.contains(misleads) { text.replace(misleads, "\u{fffd}").into() } else { text.into() }
 }
 

@@ -14,6 +14,7 @@ use super::period::Period;
 use super::summary::{
     Listing, Outcomes, Response, ResponseTimes, Rule, Source, Timeline, TimelineStep, Top, Totals, User,
 };
+use crate::human::without_uid;
 use crate::store::{self, Outcome};
 
 /// Sources, users and rules that are named.
@@ -302,7 +303,11 @@ fn in_short(incident: store::Incident, name_of: &dyn Fn(u32) -> String) -> Respo
         target: incident.target.to_string(),
         rule_id: incident.rule.as_ref().map(|rule| rule.id.0),
         rule_level: incident.rule.as_ref().map(|rule| rule.level),
-        reason: cut(incident.rule.as_ref().map_or(&incident.reason, |rule| &rule.description)),
+        reason: cut(match (&incident.rule, incident.uid) {
+            (Some(rule), _) => &rule.description,
+            (None, Some(uid)) => without_uid(&incident.reason, uid),
+            (None, None) => &incident.reason,
+        }),
         origin: incident.origin.name(),
         attempts: incident.attempts,
         users: incident.users.iter().take(USERS).map(|user| cut(user)).collect(),
