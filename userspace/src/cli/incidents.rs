@@ -160,7 +160,7 @@ fn text(incidents: &[Incident]) -> String {
 
 /// What was done, or would have been, and for how long.
 pub(super) fn what(incident: &Incident) -> String {
-    let action = incident.command.as_deref().unwrap_or(&incident.measure);
+    let action = incident.command.as_deref().or(incident.measure.as_deref()).unwrap_or(&incident.action);
     let action = if incident.dry_run { format!("would {action}") } else { action.to_owned() };
     match incident.timeout_s {
         Some(seconds) => format!("{action} {}", human::duration(Duration::from_secs(seconds))),
@@ -170,6 +170,9 @@ pub(super) fn what(incident: &Incident) -> String {
 
 /// What was dropped, or would have been.
 fn packets(incident: &Incident) -> String {
+    if incident.command.is_some() {
+        return String::new();
+    }
     let packets = human::counted(incident.dropped_packets, "packet");
     if incident.dry_run { format!("{packets} would be dropped") } else { packets }
 }
@@ -178,7 +181,7 @@ fn packets(incident: &Incident) -> String {
 pub(super) fn why(incident: &Incident) -> String {
     match (&incident.rule, incident.uid) {
         (Some(rule), _) => format!("{} {}", rule.id, rule.description),
-        (None, Some(uid)) => format!("by uid {uid}: {}", incident.reason),
+        (None, Some(uid)) => format!("by uid {uid}: {}", human::without_uid(&incident.reason, uid)),
         (None, None) => format!("by {}", incident.origin),
     }
 }

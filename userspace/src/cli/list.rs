@@ -35,7 +35,7 @@ fn show(entries: impl Iterator<Item = Result<Entry, CliError>>, json: bool) -> R
     for entry in &entries {
         table.row([
             (STRONG, entry.target.clone()),
-            (Style::new(), why(entry)),
+            (Style::new(), shortened(why(entry))),
             (DIM, left(entry)),
             (WARN, measure(entry).unwrap_or_default()),
             (BAD, format!("{} dropped", human::counted(entry.dropped_packets, "packet"))),
@@ -47,6 +47,15 @@ fn show(entries: impl Iterator<Item = Result<Entry, CliError>>, json: bool) -> R
 
 /// What is said of entries that are not enforced.
 pub(super) const DRY_RUN: &str = "dry run: nothing is enforced; what would be dropped is counted, and passes";
+
+/// `why` as far as it fits a line; `show` has all of it.
+fn shortened(why: String) -> String {
+    const LONGEST: usize = 80;
+    match why.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &why[..end]),
+        None => why,
+    }
+}
 
 /// The rule and what it found, or the operator's reason.
 pub(super) fn why(entry: &Entry) -> String {

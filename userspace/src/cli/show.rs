@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::incidents::{outcome, why as why_of};
+use super::incidents::{outcome, what, why as why_of};
 use super::list::{left, measure, why};
 use super::table::{BAD, DIM, GOOD, STRONG, Table, WARN, styled};
 use super::{CliError, print, print_json};
 use crate::clock;
 use crate::control::client::Client;
-use crate::control::wire::{Incident, Show};
+use crate::control::wire::{Entry, Incident, Show};
 use crate::human;
 
 pub(super) fn run(client: &Client, address: IpAddr, json: bool) -> Result<(), CliError> {
@@ -23,8 +23,12 @@ fn text(show: &Show) -> String {
         "throttle" => styled(WARN, "is throttled"),
         other => other.to_owned(),
     };
-    let mut text =
-        format!("{} {verdict}: {}\n", styled(STRONG, &show.target), super::table::printable(&show.because));
+    let measure_of = |entry: &Entry| entry.measure.as_ref()?.read().ok();
+    let scope = show.entry.as_ref().filter(|entry| entry.enforced).and_then(measure_of);
+    let scope = scope.map(|measure| measure.scope).filter(|scope| !scope.is_everything());
+    let only = scope.map_or(String::new(), |scope| format!(" where it sends {scope}, and passes otherwise"));
+    let because = super::table::printable(&show.because);
+    let mut text = format!("{} {verdict}{only}: {because}\n", styled(STRONG, &show.target));
     if let Some(entry) = &show.entry {
         let mut table = Table::default();
         let mut field = |name: &str, value: String| table.row([(DIM, format!("  {name}")), (STRONG, value)]);
@@ -81,10 +85,11 @@ fn text(show: &Show) -> String {
     text
 }
 
-fn row(incident: &Incident) -> [(anstyle::Style, String); 5] {
+fn row(incident: &Incident) -> [(anstyle::Style, String); 6] {
     [
         (DIM, format!("  {}", clock::localized(&incident.first_seen))),
         (STRONG, incident.target.clone()),
+        (anstyle::Style::new(), what(incident)),
         (anstyle::Style::new(), why_of(incident)),
         (anstyle::Style::new(), human::counted(incident.attempts.into(), "attempt")),
         outcome(incident),

@@ -145,8 +145,9 @@ pub struct Incident {
     pub uid: Option<u32>,
     /// The user id of the operator who ended it.
     pub outcome_uid: Option<u32>,
-    /// What befell the target's packets, in words.
-    pub measure: String,
+    /// What befell the target's packets, in words; null for action run.
+    #[serde(default)]
+    pub measure: Option<String>,
     /// The command that ran, for action run.
     pub command: Option<String>,
     /// Whether it was not enforced: packets were counted, and passed.
@@ -670,7 +671,7 @@ impl From<store::Incident> for Incident {
             last_drop_at: incident.last_drop.map(rfc3339),
             uid: incident.uid,
             outcome_uid: incident.outcome_uid,
-            measure: incident.measure.to_string(),
+            measure: incident.command.is_none().then(|| incident.measure.to_string()),
             command: incident.command,
             dry_run: incident.dry_run,
             record: incident.record,

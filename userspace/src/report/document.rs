@@ -321,7 +321,11 @@ fn responses(report: &Report) -> Vec<Block> {
         let by = response.outcome_by.as_ref().map(|by| format!("by {by}"));
         outcome.extend([by, response.outcome_reason.clone()].into_iter().flatten().map(Cell::Theirs));
         let long = response.timeout_s.map_or("until lifted".to_owned(), |s| format!("for {}", seconds(s)));
-        let mut done = vec![Cell::Theirs(response.response.clone()), Cell::Time(long)];
+        let mut done = vec![Cell::Theirs(response.response.clone())];
+        // A command that is not to be undone has no end.
+        if response.action != "run" || response.timeout_s.is_some() {
+            done.push(Cell::Time(long));
+        }
         if response.dry_run {
             done.insert(0, Cell::Ours("not carried out (dry run):".to_owned()));
             let would = counted(response.would_drop_packets, "packet");
@@ -336,7 +340,7 @@ fn responses(report: &Report) -> Vec<Block> {
             found(response),
             number(response.attempts.into()),
             Cell::Stack(done),
-            number(response.dropped_packets),
+            if response.action == "run" { Cell::Empty } else { number(response.dropped_packets) },
             Cell::Stack(outcome),
         ]
     });
