@@ -282,6 +282,7 @@ fn what_json_says_has_the_promised_fields() -> Result<()> {
         "command",
         "dropped_bytes",
         "dropped_packets",
+        "dry_run",
         "evidence",
         "expires_at",
         "first_drop_at",
