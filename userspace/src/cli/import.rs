@@ -9,7 +9,11 @@ use super::{CliError, print};
 use crate::human;
 use crate::import::{fail2ban, wazuh};
 
-pub(super) fn run(import: &Import) -> Result<(), CliError> {
+pub(super) fn run(import: &Import, json: bool) -> Result<(), CliError> {
+    if json {
+        let message = "`import` writes a configuration, which is TOML with comments; leave out --json";
+        return Err(CliError::Usage(message.to_owned()));
+    }
     let (text, output) = match import {
         Import::Wazuh { file, output } => (wazuh::import(file)?, output),
         Import::Fail2ban { directory, output } => (fail2ban::import(directory)?, output),

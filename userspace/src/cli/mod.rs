@@ -166,7 +166,7 @@ fn run(cli: &Cli) -> Result<(), CliError> {
             logtest::run(config()?, file.as_deref(), program.as_deref(), json)
         }
         Command::Replay(args) => replay::run(config()?, args, json),
-        Command::Import(source) => import::run(source),
+        Command::Import(source) => import::run(source, json),
         Command::WazuhAr(args) => wazuh_ar::run(args, cli),
         Command::Doctor => doctor::run(cli.config.as_deref(), json),
         Command::LockAccount { state } => unlock::answer(state),

@@ -23,6 +23,9 @@ const BLOCKING: [&str; 9] = [
     "pf",
 ];
 
+/// The roots of its configuration: a host's own, and what a manager hands to its agents.
+const ROOTS: [&str; 2] = ["ossec_config", "agent_config"];
+
 /// Sections that only a manager's configuration has.
 const MANAGER: [&str; 4] = ["alerts", "remote", "ruleset", "rules"];
 
@@ -80,6 +83,13 @@ fn parse(text: &str, file: &Path) -> Result<Ossec, Faults> {
         let line = usize::try_from(error.pos().row).ok();
         fault(file, line, format!("this is not well-formed: {error}"))
     })?;
+    if !elements(document.root_element()).any(|root| ROOTS.contains(&root.tag_name().name())) {
+        return Err(fault(
+            file,
+            None,
+            "this is no configuration of Wazuh or OSSEC: it has no <ossec_config>",
+        ));
+    }
     let mut ossec = Ossec::default();
     for section in elements(document.root_element()).flat_map(elements) {
         match section.tag_name().name() {
@@ -453,6 +463,14 @@ mod tests {
     }
 
     const COMMANDS: &str = "<command><name>drop</name><executable>firewall-drop</executable><timeout_allowed>yes</timeout_allowed></command>";
+
+    #[test]
+    fn another_file_is_refused() {
+        for text in ["", "root:x:0:0:root:/root:/bin/bash\n", "<html><global></global></html>", "<!-- -->"] {
+            let refused = parse(text, Path::new("passwd")).unwrap_err().to_string();
+            assert!(refused.contains("passwd: this is no configuration of Wazuh or OSSEC"), "{refused}");
+        }
+    }
 
     #[test]
     fn the_example_that_the_project_starts_from() {

@@ -86,6 +86,11 @@ impl<'f> Jail<'f> {
         filter == "sshd" || filter.starts_with("sshd-")
     }
 
+    /// Whether it bans for longer who was banned by other jails.
+    pub(super) fn is_for_repeaters(&self) -> bool {
+        self.filter().0 == "recidive"
+    }
+
     /// The filter's name, and the parameters in brackets behind it.
     fn filter(&self) -> (String, String) {
         let filter = self.text("filter").unwrap_or_else(|| self.name.to_owned());
@@ -155,8 +160,7 @@ impl<'f> Jail<'f> {
         };
         let factor = number("bantime.factor", &|text| text.parse().ok(), notes).unwrap_or(1.0);
         let longest = number("bantime.maxtime", &time::seconds, notes).unwrap_or(f64::INFINITY);
-        let multipliers = self.text("bantime.multipliers").filter(|text| !text.is_empty());
-        let multipliers: Vec<f64> = match multipliers {
+        let multipliers: Vec<f64> = match self.multipliers() {
             // The first of them is for the first offence, which is not banned for longer.
             Some(text) => text.split_whitespace().skip(1).filter_map(|number| number.parse().ok()).collect(),
             None => (1..=STEPS).map(|step| f64::from(1_u32 << step)).collect(),
@@ -176,6 +180,10 @@ impl<'f> Jail<'f> {
                 .to_owned(),
         );
         repeated
+    }
+
+    fn multipliers(&self) -> Option<String> {
+        self.text("bantime.multipliers").filter(|text| !text.is_empty())
     }
 
     /// `ignoreip`, one by one.
@@ -217,7 +225,9 @@ impl<'f> Jail<'f> {
         let mut notes = Vec::new();
         for (option, why) in WITHOUT {
             let raw = self.files.raw(self.name, option).unwrap_or_default();
-            let usual = option == "protocol" && raw == "tcp"
+            // Where there are multipliers fail2ban takes them.
+            let usual = option == "bantime.formula" && self.multipliers().is_some()
+                || option == "protocol" && raw == "tcp"
                 || option == "ignoreregex" && raw == "%(known/ignoreregex)s";
             if !raw.is_empty() && !usual {
                 notes.push(format!("{option}, {why}"));

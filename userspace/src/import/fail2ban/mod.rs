@@ -32,6 +32,7 @@ pub fn import(directory: &Path) -> Result<String, Faults> {
     let enabled: Vec<Jail<'_>> =
         files.jails().map(|name| Jail::new(&files, name)).filter(Jail::is_enabled).collect();
     let (sshd, others): (Vec<_>, Vec<_>) = enabled.into_iter().partition(Jail::is_for_sshd);
+    let (repeaters, others): (Vec<_>, Vec<_>) = others.into_iter().partition(Jail::is_for_repeaters);
 
     let mut draft = Draft::default();
     draft.comment(&format!("Imported from {}, a configuration of fail2ban.", directory.display()));
@@ -43,6 +44,13 @@ pub fn import(directory: &Path) -> Result<String, Faults> {
         draft.comment(&format!(
             "Left out: the jails {}. Other programs than sshd need decoders and rules of your own; docs/rules.md has examples.",
             names.join(", ")
+        ));
+    }
+    for jail in repeaters {
+        draft.comment(&format!(
+            "Left out: the jail {}, which bans for longer who was banned before. `repeat_offenders` in a response does that, such as \
+             repeat_offenders = [\"1h\", \"1d\", \"1w\"].",
+            jail.name()
         ));
     }
     if sshd.is_empty() {

@@ -184,3 +184,23 @@ fn nonsense_is_told_and_does_no_harm() {
 fn comments_of_none(text: &str) -> bool {
     comments(text).contains("No jail for sshd is enabled")
 }
+
+#[test]
+fn a_jail_for_repeaters_has_its_counterpart_in_the_responses() {
+    let own = "[sshd]\nenabled = true\n[recidive]\nenabled = true\n[nginx-http-auth]\nenabled = true\n";
+    let text = imported(own);
+    assert!(
+        text.contains("# Left out: the jail recidive, which bans for longer who was banned before."),
+        "{text}"
+    );
+    assert!(text.contains("# Left out: the jails nginx-http-auth. Other programs"), "{text}");
+}
+
+#[test]
+fn multipliers_go_before_a_formula() {
+    let formula = "[sshd]\nenabled = true\nbantime.increment = true\nbantime.formula = ban.Time * 3\n";
+    assert!(imported(formula).contains("the time doubles with each offence"));
+    let text = imported(&format!("{formula}bantime.multipliers = 1 5 30\n"));
+    assert!(text.contains("repeat_offenders = [\"50m\", \"5h\"]"), "{text}");
+    assert!(!text.contains("the time doubles"), "{text}");
+}
