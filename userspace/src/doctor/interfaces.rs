@@ -53,6 +53,8 @@ struct Facts<'a> {
     features: Option<XdpFeatures>,
     offloads: Option<Vec<String>>,
     held: Option<AttachedMode>,
+    /// Whether this user may look at the pins, which alone tell a program of ours from another's.
+    pins_seen: bool,
 }
 
 pub(super) fn examine(setup: &Setup, checks: &mut Vec<Check>) -> Vec<Interface> {
@@ -74,12 +76,12 @@ pub(super) fn examine(setup: &Setup, checks: &mut Vec<Check>) -> Vec<Interface> 
         );
     }
     // Whoever may not look at the pins sees all the rest.
-    let held = gate::pinned_holds(&setup.paths.pins).unwrap_or_default();
+    let held = gate::pinned_holds(&setup.paths.pins).ok();
     let has_route = selected.iter().any(|one| one.by_route && !matches!(one.fitness, Fitness::Unfit { .. }));
     let mut interfaces = Vec::new();
     for one in &selected {
         let link = links.iter().find(|link| Some(link.index) == one.index);
-        let (interface, check) = judge(one, link, &held, config, has_route);
+        let (interface, check) = judge(one, link, held.as_deref(), config, has_route);
         interfaces.push(interface);
         checks.push(check);
     }
@@ -89,7 +91,7 @@ pub(super) fn examine(setup: &Setup, checks: &mut Vec<Check>) -> Vec<Interface> 
 fn judge(
     one: &Selected,
     link: Option<&Link>,
-    held: &[(u32, AttachedMode)],
+    held: Option<&[(u32, AttachedMode)]>,
     config: &Config,
     has_route: bool,
 ) -> (Interface, Check) {
@@ -112,7 +114,10 @@ fn judge(
         driver: host::driver(link),
         features: host::xdp_features(link),
         offloads: host::offloads(link),
-        held: held.iter().find(|(index, _)| *index == link.index).map(|(_, mode)| *mode),
+        held: held
+            .and_then(|held| held.iter().find(|(index, _)| *index == link.index))
+            .map(|(_, mode)| *mode),
+        pins_seen: held.is_some(),
     };
     let (mode, check) = facts.expect(config.mode, one.by_route && has_route);
     interface.mtu = Some(link.mtu);
@@ -141,6 +146,10 @@ impl Facts<'_> {
         let what = self.describe();
         if let Some(held) = self.held {
             return (Some(held), check(State::Ok, format!("guarded in mode {held}; {what}")));
+        }
+        if let (Some(id), false) = (self.link.xdp_program, self.pins_seen) {
+            let finding = format!("an XDP program (id {id}) is there, of xdpban or of another; {what}");
+            return (None, check(State::Unknown, finding).remedy("xdpban doctor, as root, who can tell"));
         }
         let native = self.obstacle_to_native();
         match (mode, native) {
@@ -245,6 +254,7 @@ mod tests {
             features: NATIVE,
             offloads: Some(Vec::new()),
             held: None,
+            pins_seen: true,
         };
         change(link, &mut facts);
         facts.link = link;
@@ -261,6 +271,14 @@ mod tests {
         assert_eq!(check.remedy.as_deref(), Some("ip link set dev eth0 xdp off"));
         let (mode, check) = expected(|link, _| link.xdp_program = Some(7), Mode::Native);
         assert_eq!((mode, check.state), (None, State::Obstacle));
+
+        let unseen = |link: &mut Link, facts: &mut Facts<'static>| {
+            link.xdp_program = Some(7);
+            facts.pins_seen = false;
+        };
+        let (mode, check) = expected(unseen, Mode::Auto);
+        assert_eq!((mode, check.state), (None, State::Unknown), "it may be xdpban's own");
+        assert!(check.remedy.is_some_and(|remedy| remedy.contains("as root")));
 
         let (mode, check) = expected(|link, _| link.mtu = 9000, Mode::Auto);
         assert_eq!(mode, Some(AttachedMode::Tc));
