@@ -72,12 +72,30 @@ pub struct Stream {
 enum StreamError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("write incidents to {name}")]
+    #[error("write incidents to {name}: {source}{}", remedy(name, source))]
     Sink {
         name: String,
         #[source]
         source: io::Error,
     },
+}
+
+/// What to do where a stream's other end is not there, or refuses what is written.
+fn remedy(name: &str, source: &io::Error) -> &'static str {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    match (name, source.kind()) {
+        ("journal", NotFound | ConnectionRefused) => {
+            "; journald does not run on this host: start it, or take \"journal\" out of [record] stream"
+        }
+        ("syslog", NotFound | ConnectionRefused) => {
+            "; nothing takes messages at /dev/log: start a syslog daemon, or take \"syslog\" out of [record] stream"
+        }
+        (_, NotFound) => "; make the directory that it is to lie in",
+        (_, PermissionDenied | ReadOnlyFilesystem) => {
+            "; the service may write below /var/log/xdpban, and elsewhere where ReadWritePaths= of its unit says so"
+        }
+        _ => "",
+    }
 }
 
 impl Stream {
