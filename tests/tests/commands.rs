@@ -202,6 +202,22 @@ fn what_a_stop_cuts_off_is_undone_and_what_waits_is_on_record() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn status_tells_of_what_was_not_undone() -> Result<()> {
+    let lab = Lab::new()?;
+    let program = script(&lab, "tell", "cat >> /dev/null; [ $XDPBAN_COMMAND = add ]")?;
+    let _controller = lab.start_controller(&config(&lab, &program, "timeout = \"2s\""))?;
+    lab.attack(Side::Attacker.v4())?;
+    lab.eventually("it is not undone", Duration::from_secs(20), |lab| {
+        let runs = runs(lab)?;
+        Ok(runs.first().is_some_and(|run| run["outcome"] == "failed"))
+    })?;
+    lab.xdpban(&["status"])?
+        .success()?
+        .stdout_has("1 command failed to be undone since the start and stands")?;
+    Ok(())
+}
+
 /// Ignores SIGTERM, floods its output, forks, and does not end.
 const HOSTILE: &str = "trap '' TERM; echo $$ >> ${0%/*}/notes/pids; \
     (trap '' TERM; sleep 1000) & (trap '' TERM; sleep 1000) & while :; do echo flood; done";

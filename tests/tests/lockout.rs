@@ -80,6 +80,7 @@ fn locks_and_unlocks(lab: &Lab) -> Result<()> {
     assert_eq!(login("bob", &by_password)?, Outcome::Accepted);
     assert_eq!(login("bob", &Login::Key)?, Outcome::Accepted);
     assert_eq!(locked(lab)?, json!(["alice"]));
+    lab.xdpban(&["status"])?.success()?.stdout_has("alice until 20")?;
 
     controller.kill9()?;
     let controller = lab.start_controller(&lockout(lab, "12s"))?;

@@ -96,6 +96,10 @@ fn servers_that_hang_refuse_or_fail_delay_no_block_and_are_on_record() -> Result
         let [outcome, reason] = outcome(&lab, name)?;
         assert!(outcome == "failed" && reason.starts_with(why), "{name}: {outcome}, {reason}");
     }
+    lab.xdpban(&["status"])?
+        .success()?
+        .stdout_has("the latest run of `fails` failed: the command ended with status 22: curl: (22) ")?
+        .stdout_has("the latest run of `hangs` failed: ")?;
     // Each was tried a second time.
     for server in [&hangs, &fails, &fails] {
         server.request()?;

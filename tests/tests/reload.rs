@@ -22,6 +22,8 @@ fn a_new_timeout_applies_to_new_blocks() -> Result<()> {
     lab.eventually("it is read again", Duration::from_secs(5), |_| {
         Ok(controller.output()?.contains(READ_AGAIN))
     })?;
+    let output = controller.output()?;
+    assert!(output.contains("on 5710: blocks the source for 2 h"), "it says what it will do: {output}");
     lab.log().invalid_user(2, "10.99.70.2")?;
     assert_eq!(lab.blocked("10.99.70.2")?["expires_in_s"], 7200);
     assert_eq!(lab.targets()?, ["10.99.70.1", "10.99.70.2"]);

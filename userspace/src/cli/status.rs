@@ -7,8 +7,9 @@ use anstyle::Style;
 use super::list::DRY_RUN;
 use super::table::{BAD, DIM, GOOD, STRONG, Table, WARN, printable, styled};
 use super::{CliError, print, print_json};
+use crate::clock;
 use crate::control::client::Client;
-use crate::control::wire::{Source, Status};
+use crate::control::wire::{Lock, Source, Status};
 use crate::human;
 
 pub(super) fn run(client: &Client, json: bool) -> Result<(), CliError> {
@@ -66,12 +67,12 @@ fn text(status: &Status) -> String {
             ),
         ),
     ]);
-    if !status.locked_accounts.is_empty() {
-        let names: Vec<String> = status.locked_accounts.iter().map(|name| printable(name)).collect();
+    if !status.locks.is_empty() {
+        let locks: Vec<String> = status.locks.iter().map(locked).collect();
         table.row([
             (DIM, "locked".to_owned()),
-            (STRONG, names.len().to_string()),
-            (WARN, format!("{}; `xdpban unlock USER` unlocks one", names.join(", "))),
+            (STRONG, locks.len().to_string()),
+            (WARN, format!("{}; `xdpban unlock USER` unlocks one", locks.join(", "))),
         ]);
     }
     let packets = &status.packets;
@@ -107,6 +108,12 @@ fn text(status: &Status) -> String {
         text.push_str(&format!("{} {}\n", styled(WARN, "!"), printable(trouble)));
     }
     text
+}
+
+/// An account, and until when it is locked.
+fn locked(lock: &Lock) -> String {
+    let until = lock.until.as_deref().map(|until| format!(" until {}", clock::localized(until)));
+    format!("{}{}", printable(&lock.user), until.unwrap_or_default())
 }
 
 /// What was read of a source.

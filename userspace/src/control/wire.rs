@@ -230,6 +230,9 @@ pub struct Status {
     /// The local accounts that are locked because of failed logins.
     #[serde(default)]
     pub locked_accounts: Vec<String>,
+    /// The same with when each is unlocked.
+    #[serde(default)]
+    pub locks: Vec<Lock>,
     /// Packets seen by the gate since it was first attached.
     pub packets: Packets,
     /// The kernel's memory for the tables.
@@ -237,6 +240,15 @@ pub struct Status {
     pub memory: Memory,
     /// What an operator should know; empty when all is well.
     pub health: Vec<String>,
+}
+
+/// A local account that is locked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// Its name.
+    pub user: String,
+    /// When it is unlocked, RFC 3339.
+    pub until: Option<String>,
 }
 
 /// A guarded interface.

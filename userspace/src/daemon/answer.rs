@@ -98,6 +98,7 @@ impl Daemon {
         });
         self.rate.sample(now.mono, totals.dropped());
         let memory = self.gate.memory();
+        let locks = self.locks();
         wire::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -107,7 +108,8 @@ impl Daemon {
             blocked: self.blocked(),
             enforcing: self.enforcing(),
             trial_left_s: self.trial.map(|trial| wire::seconds_up(trial.until().since(now.mono))),
-            locked_accounts: self.locked_accounts(),
+            locked_accounts: locks.iter().map(|lock| lock.user.clone()).collect(),
+            locks,
             packets: wire::Packets {
                 passed: totals.passed(),
                 dropped: totals.dropped(),
@@ -136,6 +138,7 @@ impl Daemon {
             ));
         }
         health.extend(self.streams.troubles().cloned());
+        health.extend(self.command_troubles.told());
         health.extend(self.reload_trouble.clone());
         health.extend((!self.enforcing()).then(|| NOT_ENFORCED.to_owned()));
         health.extend(self.trial_health());

@@ -1,5 +1,7 @@
 //! Commands that answer matches: handed to their thread, and their outcomes taken back.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use xdpban_engine::change::{Change, CommandRun};
@@ -8,8 +10,9 @@ use xdpban_engine::time::Now;
 use super::Daemon;
 use super::carry_out::Cause;
 use crate::clock;
-use crate::config::LOCK_ACCOUNT;
+use crate::config::{Command, LOCK_ACCOUNT};
 use crate::control::wire;
+use crate::human;
 use crate::lockout;
 use crate::run::{self, Outcome};
 use crate::store::{Act, Ran, Standing, Write};
@@ -19,6 +22,51 @@ const UNLOCK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The longest name of an account that goes on record, in characters; useradd(8) makes none longer than 32.
 const MAX_USER: usize = 64;
+
+/// What `status` tells of commands.
+#[derive(Debug, Default)]
+pub(super) struct CommandTroubles {
+    /// Those that failed when they last ran, and how.
+    failed: BTreeMap<Arc<str>, String>,
+    /// How many did not undo what they had done.
+    not_undone: u64,
+}
+
+impl CommandTroubles {
+    pub(super) fn told(&self) -> impl Iterator<Item = String> {
+        let not_undone = (self.not_undone > 0).then(|| {
+            format!(
+                "{} failed to be undone since the start and stands; `xdpban incidents --outcome failed` tells what",
+                human::counted(self.not_undone, "command")
+            )
+        });
+        self.failed.values().cloned().chain(not_undone)
+    }
+
+    /// Forgets those that the configuration has no longer.
+    pub(super) fn keep(&mut self, commands: &[Command]) {
+        self.failed.retain(|name, _| commands.iter().any(|command| command.name == *name));
+    }
+
+    fn note(&mut self, run: Option<&CommandRun>, ran: &Ran, failure: Option<&str>) {
+        let Some(failure) = failure else {
+            if run.is_none_or(|run| run.undo.is_none()) {
+                self.failed.remove(&ran.command);
+            }
+            return;
+        };
+        match run {
+            // Accounts that are left alone are no trouble, and an unlocking that failed is tried again.
+            Some(run) if run.per_user => {}
+            Some(CommandRun { undo: Some(_), .. }) => self.not_undone += 1,
+            _ => {
+                let said = ran.output.lines().next().map(|said| format!(": {said}")).unwrap_or_default();
+                let trouble = format!("the latest run of `{}` failed: {failure}{said}", ran.command);
+                self.failed.insert(Arc::clone(&ran.command), trouble);
+            }
+        }
+    }
+}
 
 impl Daemon {
     pub(super) fn order_commands(&mut self, changes: &[Change]) {
@@ -67,12 +115,15 @@ impl Daemon {
     }
 
     /// The accounts that are locked at present.
-    pub(super) fn locked_accounts(&self) -> Vec<String> {
+    pub(super) fn locks(&self) -> Vec<wire::Lock> {
         let locked = self.engine.standing_runs().filter(|run| run.per_user);
-        let mut names: Vec<String> =
-            locked.filter_map(|run| run.user.as_deref().map(str::to_owned)).collect();
-        names.sort();
-        names
+        let lock = |run: &CommandRun| {
+            let until = run.why.expires.map(|expires| clock::rfc3339(expires.wall));
+            Some(wire::Lock { user: run.user.as_deref()?.to_owned(), until })
+        };
+        let mut locks: Vec<wire::Lock> = locked.filter_map(lock).collect();
+        locks.sort_by(|a, b| a.user.cmp(&b.user));
+        locks
     }
 
     fn ran(&mut self, run: Option<&CommandRun>, ran: Ran) {
@@ -90,6 +141,7 @@ impl Daemon {
                 log::warn!("{what} {}{whom}: {failure}: {said}{stands}", ran.command);
             }
         }
+        self.command_troubles.note(run, &ran, failure.as_deref());
         if let Some(run) = run {
             let unlocks = run.undo.is_some() && run.command.as_ref() == LOCK_ACCOUNT;
             let again = (unlocks && failure.is_some()).then_some(UNLOCK_AGAIN);

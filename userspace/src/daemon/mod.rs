@@ -27,6 +27,7 @@ use crate::store::{Act, Health, Write, Writer};
 use crate::stream::Said;
 use allow::Allowlist;
 use carry_out::Cause;
+use commands::CommandTroubles;
 use compare::Comparison;
 use host::Host;
 use interfaces::Interfaces;
@@ -163,6 +164,7 @@ struct Daemon {
     set_aside: Option<String>,
     store_trouble: Option<String>,
     reload_trouble: Option<String>,
+    command_troubles: CommandTroubles,
     /// Requests to lift all blocks that are being done, the first one first.
     unblocking: VecDeque<UnblockAll>,
     /// Under way where the tables are being compared.

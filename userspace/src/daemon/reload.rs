@@ -28,7 +28,7 @@ impl Daemon {
         keep_until_restart(&self.config, &mut config);
         self.engine.reload(config.policy.clone());
         self.runner.replace(&config.commands);
-        doubts.iter().for_each(|doubt| log::warn!("{doubt}"));
+        self.command_troubles.keep(&config.commands);
         self.carry_out(Cause::Other);
         if self.sources.replace(start::sources_of(&config)) {
             self.sources.announce();
@@ -42,6 +42,7 @@ impl Daemon {
         }
         let before = std::mem::replace(&mut self.config, config);
         self.record_config(false, Some(&before.written.settings));
+        self.announce_responses(&doubts);
         if enforced != self.enforcing() {
             let dry_run = !self.enforcing();
             self.gate.set_dry_run(dry_run);

@@ -17,6 +17,7 @@ use xdpban_engine::{Engine, Login, Offender};
 
 use super::allow::Allowlist;
 use super::carry_out::Cause;
+use super::commands::CommandTroubles;
 use super::host::Host;
 use super::interfaces::Interfaces;
 use super::sources::Sources;
@@ -137,6 +138,7 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
         set_aside,
         store_trouble: None,
         reload_trouble: None,
+        command_troubles: CommandTroubles::default(),
         unblocking: VecDeque::new(),
         comparison: None,
         tampered: 0,
@@ -252,13 +254,7 @@ impl Daemon {
             self.announce_enforcement();
         }
         self.sources.announce();
-        for response in &config.policy.responses {
-            log::info!("{}", describe(response));
-        }
-        for (command, answers) in config.commands.iter().zip(&config.policy.commands) {
-            log::info!("on {}: runs {} as {}", matches(&answers.when), command.name, command.user);
-        }
-        config.doubts().iter().for_each(|doubt| log::warn!("{doubt}"));
+        self.announce_responses(&config.doubts());
         let mut never = vec!["loopback and link-local addresses".to_owned()];
         let mut name = |what: &str, addresses: &[std::net::IpAddr]| {
             if !addresses.is_empty() {
@@ -280,6 +276,18 @@ impl Daemon {
         }
         log::info!("never blocks {}", never.join("; "));
         log::info!("{} in force", human::counted(self.engine.blocks().count() as u64, "block"));
+    }
+
+    /// Says what is done about which matches, and what is doubtful in the configuration.
+    pub(super) fn announce_responses(&self, doubts: &[String]) {
+        let Config { policy, commands, .. } = &self.config;
+        for response in &policy.responses {
+            log::info!("{}", describe(response));
+        }
+        for (command, answers) in commands.iter().zip(&policy.commands) {
+            log::info!("on {}: runs {} as {}", matches(&answers.when), command.name, command.user);
+        }
+        doubts.iter().for_each(|doubt| log::warn!("{doubt}"));
     }
 }
 
