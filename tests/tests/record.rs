@@ -89,7 +89,8 @@ fn incidents_are_found_by_what_is_known_of_them() -> Result<()> {
         assert_eq!(targets(&incidents(&lab, args)?), found, "{args:?}");
     }
     lab.xdpban(&["incidents", "--outcome", "gone"])?.expect_code(2)?.stderr_has("in_force")?;
-    lab.xdpban(&["incidents", "--since", "yesterday"])?.expect_code(2)?.stderr_has("7d")?;
+    lab.xdpban(&["incidents", "--since", "soon"])?.expect_code(2)?.stderr_has("yesterday")?;
+    lab.xdpban(&["incidents", "--since", "yesterday"])?.success()?.stdout_has("they moved")?;
     lab.xdpban(&["incidents"])?.success()?.stdout_has("they moved")?.stdout_has("admin")?;
 
     // Without a controller it is the same, and said to be the store's.
