@@ -54,9 +54,9 @@ pub struct BlockRequest {
 pub enum Applied {
     /// The entry is in the table.
     Done,
-    /// The table has no room.
+    /// The table has no room, and would have if another block of it went.
     TableFull,
-    /// It was not taken; why, in words.
+    /// It was not taken, for a reason that no other block's end would change; in words.
     Failed(Arc<str>),
 }
 

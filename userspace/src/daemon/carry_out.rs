@@ -14,7 +14,8 @@ use xdpban_engine::time::{Mono, Now};
 use super::Daemon;
 use super::trial::Trial;
 use crate::clock;
-use crate::gate::{Entry, Insertion};
+use crate::error::chain;
+use crate::gate::{Entry, Insertion, NotTaken};
 use crate::human;
 use crate::store::Write;
 
@@ -105,9 +106,10 @@ impl Daemon {
         let uid = if let Cause::Operator { uid, .. } = cause { Some(uid) } else { None };
         let mut taken = Vec::new();
         for (index, block) in blocks.into_iter().enumerate() {
-            let applied = match left_out.next_if_eq(&index) {
+            let applied = match left_out.next_if(|(place, _)| *place == index) {
                 None => Applied::Done,
-                Some(_) => Applied::TableFull,
+                Some((_, NotTaken::Full)) => Applied::TableFull,
+                Some((_, why)) => Applied::Failed(chain(&why).into()),
             };
             if applied == Applied::Done {
                 let restored = matches!(cause, Cause::Restore) && block.origin != Origin::Adopted;
@@ -153,11 +155,9 @@ impl Daemon {
         let insertions: Vec<Insertion> =
             self.engine.blocks().map(|block| insertion(block, self.trial)).collect();
         let left_out = self.gate.insert(&insertions);
-        if !left_out.is_empty() {
-            log::error!(
-                "{} may be let through too early: the kernel's table is full",
-                human::counted(left_out.len() as u64, "target")
-            );
+        if let Some((_, why)) = left_out.first() {
+            let targets = human::counted(left_out.len() as u64, "target");
+            log::error!("{targets} may be let through too early: {}", chain(why));
         }
     }
 

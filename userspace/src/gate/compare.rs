@@ -16,6 +16,7 @@ use super::maps::{Network4, Network6, writing};
 use super::side::Side;
 use super::slots::Value;
 use super::tables::{Entry, Insertion, Reconciled, Tables};
+use crate::error::chain;
 
 /// Slots that are looked at in one part.
 const SLOTS: usize = 8192;
@@ -105,7 +106,7 @@ impl Tables {
             }
         };
         let again: Vec<Insertion> = found.put_back.iter().filter_map(&wanted).collect();
-        self.insert(&again);
+        self.mend(&again);
         Ok((found, next.map(Part)))
     }
 
@@ -118,12 +119,16 @@ impl Tables {
                 std::net::IpAddr::V6(_) => self.v6.lost(&one.target),
             }
         }
-        for place in self.insert(&missing) {
-            if let Some(one) = missing.get(place) {
-                log::error!("{} cannot be put back: the kernel's table is full", one.target);
+        self.mend(&missing);
+        missing.into_iter().map(|one| one.target).collect()
+    }
+
+    fn mend(&mut self, changed: &[Insertion]) {
+        for (place, why) in self.insert(changed) {
+            if let Some(one) = changed.get(place) {
+                log::error!("the block of {} cannot be mended: {}", one.target, chain(&why));
             }
         }
-        missing.into_iter().map(|one| one.target).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use aya::EbpfError;
 use aya::programs::ProgramError;
 
+use super::measures::MEASURES;
 use crate::host::HostError;
 
 /// An operation on the gate that failed.
@@ -145,6 +146,20 @@ pub enum GateError {
         #[source]
         source: aya_log::Error,
     },
+}
+
+/// Why a block was not put into the tables.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// The table of its target has no room.
+    #[error("the kernel's table is full")]
+    Full,
+    /// It does not drop everything, and as many blocks have a measure of their own as can.
+    #[error("{} throttles and blocks of some packets are in force, and the kernel's table has room for no more", MEASURES - 1)]
+    NoMeasure,
+    /// The kernel did not take the prefix.
+    #[error("the kernel's table of prefixes did not take it")]
+    Prefix(#[source] io::Error),
 }
 
 /// How the gate is attached to an interface.

@@ -28,6 +28,7 @@ use super::slots::{self, Slots};
 use super::sys::KernelMap;
 use super::tables::{self, Capacity, Entry, Memory, Tables};
 use super::{Options, family, selftest, v1};
+use crate::error::chain;
 
 /// The object, compiled from the package `xdpban-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("XDPBAN_BPF_OBJECT_COPY"));
@@ -329,12 +330,12 @@ fn take_over(tables: &mut Tables, mut entries: Vec<(Target, Entry)>, now: Mono) 
     entries.retain(|(_, entry)| entry.expires_ns > now.0);
     entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.expires_ns));
     let count = entries.len();
-    let given_up = tables.put_all(entries.into_iter()).len();
+    let given_up = tables.put_all(entries.into_iter());
     if count > 0 {
         log::info!("{count} blocks of tables of another size or version are taken over");
     }
-    if given_up > 0 {
-        log::warn!("{given_up} blocks did not fit into the smaller tables and are given up");
+    if let Some((_, why)) = given_up.first() {
+        log::warn!("{} blocks are given up that the new tables did not take: {}", given_up.len(), chain(why));
     }
 }
 

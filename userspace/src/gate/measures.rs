@@ -9,7 +9,7 @@ use super::shared::Shared;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// How many entries can have a measure of their own.
+/// How many measures there are with that of number 0, so that one entry less can have a measure of its own.
 pub(super) const MEASURES: u32 = 65_536;
 
 /// The owner of the map SPECIAL.

@@ -43,7 +43,7 @@ use xdpban_engine::target::Target;
 pub use self::attach::{Attached, Held};
 pub use self::compare::Part;
 pub use self::detach::{Detached, detach, read_pinned};
-pub use self::error::{AttachedMode, GateError};
+pub use self::error::{AttachedMode, GateError, NotTaken};
 pub use self::features::{check_pins, kernel_version, missing_capabilities, pinned_holds, rehearse};
 pub use self::memory::{Memory, tables as table_memory};
 pub use self::privileges::check as check_privileges;
@@ -101,8 +101,8 @@ impl Gate {
     }
 
     /// Puts blocks in. A target that is blocked already keeps its counts and gets the new expiry and measure. Returns the
-    /// places in `insertions` of those for which there is no room, in order; the others are in force.
-    pub fn insert(&mut self, insertions: &[Insertion]) -> Vec<usize> {
+    /// places in `insertions` of those that were not taken, in order, and why; the others are in force.
+    pub fn insert(&mut self, insertions: &[Insertion]) -> Vec<(usize, NotTaken)> {
         self.tables.insert(insertions)
     }
 

@@ -14,6 +14,7 @@ use xdpban_engine::time::Mono;
 use super::error::GateError;
 use super::tables::{Insertion, Tables};
 use super::{load, packet};
+use crate::error::chain;
 
 /// What XDP programs return, from the kernel's `enum xdp_action`.
 const XDP_DROP: u32 = 1;
@@ -82,8 +83,10 @@ fn block(tables: &mut Tables) -> Result<(), GateError> {
     };
     let insertions =
         [block(BLOCKED4.into(), None), block(BLOCKED6.into(), None), block(EXPIRED.into(), Some(Mono(1)))];
-    if tables.insert(&insertions).is_empty() {
-        return Ok(());
+    match tables.insert(&insertions).first() {
+        None => Ok(()),
+        Some((_, why)) => Err(GateError::SelfTest {
+            fixture: format!("an empty table did not take a block: {}", chain(why)),
+        }),
     }
-    Err(GateError::SelfTest { fixture: "an empty table had no room".to_owned() })
 }

@@ -9,6 +9,7 @@ use aya::maps::lpm_trie::Key;
 use xdpban_common::{FILTER_WORDS, Slot};
 use xdpban_engine::target::Target;
 
+use super::error::NotTaken;
 use super::family::Family;
 use super::maps::WALK_LIMIT;
 use super::measures::Measures;
@@ -19,10 +20,6 @@ use super::tables::{Capacity, Entry};
 
 /// So many bits of a filter may be set for nothing, or as many as there are blocks, before it is made anew.
 const STALE_BITS: u64 = 4096;
-
-/// No room for another entry.
-#[derive(Debug)]
-pub(super) struct Full;
 
 /// See the module.
 pub(super) struct Side<F: Family> {
@@ -80,22 +77,22 @@ impl<F: Family> Side<F> {
         target: &Target,
         entry: &Entry,
         measures: &mut Measures,
-    ) -> Result<(), Full> {
+    ) -> Result<(), NotTaken> {
         if let Some(index) = self.slots.find(target) {
             let old = self.slots.value(index).special;
             if measures.get(old) == Some(entry.measure) {
                 self.slots.renew(index, entry.expires_ns, old);
             } else {
-                let special = measures.add(&entry.measure).ok_or(Full)?;
+                let special = measures.add(&entry.measure).ok_or(NotTaken::NoMeasure)?;
                 self.slots.renew(index, entry.expires_ns, special);
                 measures.remove(old);
             }
             return Ok(());
         }
         if !self.has_room(target.prefix_len()) {
-            return Err(Full);
+            return Err(NotTaken::Full);
         }
-        let special = measures.add(&entry.measure).ok_or(Full)?;
+        let special = measures.add(&entry.measure).ok_or(NotTaken::NoMeasure)?;
         // Set before the entry comes, so that the program never overlooks one.
         if let Some(key) = F::key(target.address()) {
             self.fill(key, target.prefix_len());
@@ -104,14 +101,13 @@ impl<F: Family> Side<F> {
             Value { expires_ns: entry.expires_ns, packets: entry.packets, bytes: entry.bytes, special };
         let Ok(index) = self.slots.insert(target, value) else {
             measures.remove(special);
-            return Err(Full);
+            return Err(NotTaken::Full);
         };
         self.count(target.prefix_len(), |count| count + 1);
         if let Err(error) = self.tell_prefix(target, index) {
-            log::error!("block {target}: the kernel's table of prefixes did not take it: {error}");
             self.take(target);
             measures.remove(special);
-            return Err(Full);
+            return Err(NotTaken::Prefix(error));
         }
         Ok(())
     }

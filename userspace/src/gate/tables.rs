@@ -17,7 +17,7 @@ use xdpban_engine::measure::Measure;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Mono;
 
-use super::error::GateError;
+use super::error::{GateError, NotTaken};
 use super::family::{V4, V6};
 use super::maps::{Network4, Network6, writing};
 use super::measures::Measures;
@@ -115,8 +115,8 @@ impl Tables {
     }
 
     /// Puts blocks in. A target that is blocked already keeps its counts and gets the new expiry and measure. Returns the
-    /// places in `insertions` of those for which there was no room, in order.
-    pub(super) fn insert(&mut self, insertions: &[Insertion]) -> Vec<usize> {
+    /// places in `insertions` of those that were not taken, in order, and why.
+    pub(super) fn insert(&mut self, insertions: &[Insertion]) -> Vec<(usize, NotTaken)> {
         let entries = insertions.iter().map(|&Insertion { target, expires, measure }| {
             (
                 target,
@@ -126,18 +126,19 @@ impl Tables {
         self.put_all(entries)
     }
 
-    /// Puts entries in, with the counts that they have where their targets are new here. Returns the places of those for
-    /// which there was no room, in order.
-    pub(super) fn put_all(&mut self, entries: impl Iterator<Item = (Target, Entry)>) -> Vec<usize> {
+    /// Puts entries in, with the counts that they have where their targets are new here. Returns the places of those that were
+    /// not taken, in order, and why.
+    pub(super) fn put_all(
+        &mut self,
+        entries: impl Iterator<Item = (Target, Entry)>,
+    ) -> Vec<(usize, NotTaken)> {
         let mut left_out = Vec::new();
         for (place, (target, entry)) in entries.enumerate() {
             let put = match target.address() {
                 IpAddr::V4(_) => self.v4.put(&target, &entry, &mut self.measures),
                 IpAddr::V6(_) => self.v6.put(&target, &entry, &mut self.measures),
             };
-            if put.is_err() {
-                left_out.push(place);
-            }
+            left_out.extend(put.err().map(|why| (place, why)));
         }
         self.tell();
         left_out

@@ -136,7 +136,16 @@ fn in_an_hour() -> Option<Mono> {
 
 /// Puts entries in that drop everything, for all of which there must be room.
 fn insert(gate: &mut Gate, entries: &[(Target, Option<Mono>)]) {
-    assert_eq!(gate.insert(&insertions(entries)), [0usize; 0]);
+    assert_eq!(left_out(gate, &insertions(entries)), [0usize; 0]);
+}
+
+/// Puts blocks in, and returns the places of those for which there is no room.
+fn left_out(gate: &mut Gate, insertions: &[Insertion]) -> Vec<usize> {
+    let place = |(place, why)| match why {
+        NotTaken::Full => place,
+        other => panic!("{other:?}"),
+    };
+    gate.insert(insertions).into_iter().map(place).collect()
 }
 
 fn insertions(entries: &[(Target, Option<Mono>)]) -> Vec<Insertion> {

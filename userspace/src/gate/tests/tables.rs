@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use xdpban_engine::measure::Scope;
+
 use super::frame::ipv4;
 use super::*;
 
@@ -147,7 +149,7 @@ fn a_full_table_takes_what_fits_and_names_the_rest() {
         let mut gate = Gate::open(&Options { blocks: 100, prefixes: 2, ..lab.options() }).unwrap();
         let mut entries: Vec<_> = hosts(103).into_iter().map(|target| (target, None)).collect();
         entries.extend(["192.0.2.0/24", "192.0.3.0/24", "192.0.4.0/24"].map(|text| (target(text), None)));
-        let left_out = gate.insert(&insertions(&entries));
+        let left_out = left_out(&mut gate, &insertions(&entries));
         assert_eq!(left_out, [100, 101, 102, 105], "the first ones got in");
         assert_eq!(gate.entries().count(), 102);
         for place in &left_out {
@@ -159,6 +161,33 @@ fn a_full_table_takes_what_fits_and_names_the_rest() {
         insert(&mut gate, &[(kept, Some(Mono(7)))]);
         gate.remove(&[kept]);
         insert(&mut gate, &[(entries[left_out[0]].0, None)]);
+    });
+}
+
+#[test]
+fn what_is_not_taken_for_another_reason_than_a_full_table_says_so() {
+    in_lab(|lab| {
+        let mut gate = Gate::open(&Options { blocks: 70_000, ..lab.options() }).unwrap();
+        let scope = Scope { new_only: true, ..Scope::default() };
+        let partial = Measure { scope, ..Measure::default() };
+        let measured = |target| Insertion { target, expires: None, measure: partial };
+        let wanted: Vec<_> = hosts(measures::MEASURES).into_iter().map(measured).collect();
+        let left_out = gate.insert(&wanted);
+        let [(place, NotTaken::NoMeasure)] = left_out[..] else { panic!("{left_out:?}") };
+        assert_eq!(place, wanted.len() - 1);
+        // One that drops everything takes none, and gives back what it takes the place of.
+        insert(&mut gate, &[(wanted[0].target, None), (target("192.0.2.1"), None)]);
+        assert!(gate.insert(&wanted[place..]).is_empty());
+
+        // Prefixes of somebody else's fill the trie.
+        for number in 0..64 {
+            let key = aya::maps::lpm_trie::Key::new(32, [198, 51, 100, number]);
+            gate.tables.v4.prefixes.update(&key, &0).unwrap();
+        }
+        let net = target("203.0.113.0/24");
+        let left_out = gate.insert(&insertions(&[(net, None)]));
+        assert!(matches!(left_out[..], [(0, NotTaken::Prefix(_))]), "{left_out:?}");
+        assert_eq!(gate.entry(&net), None);
     });
 }
 
@@ -221,7 +250,7 @@ fn what_does_not_lead_to_a_block_any_longer_is_mended() {
         assert_eq!(compare(&mut gate, &wanted), Reconciled::default());
         // The counts are right: the tables take as many as they should.
         let others: Vec<_> = hosts(1024).into_iter().map(|target| (target, None)).collect();
-        assert_eq!(gate.insert(&insertions(&others)), [1023]);
+        assert_eq!(left_out(&mut gate, &insertions(&others)), [1023]);
     });
 }
 
