@@ -91,15 +91,16 @@ fn pinned(paths: &Paths) -> Result<impl Iterator<Item = Entry>, CliError> {
     Ok(entries
         .into_iter()
         .filter(move |(_, entry)| entry.expires_ns > now.mono.0)
-        .map(move |(target, entry)| from_pinned(target.to_string(), &entry, &now)))
+        .filter_map(move |(target, entry)| from_pinned(target.to_string(), &entry, &now)))
 }
 
-fn from_pinned(target: String, entry: &gate::Entry, now: &Now) -> Entry {
-    let expires = entry.deadline();
-    Entry {
+/// None for an entry without its measure, which drops nothing.
+fn from_pinned(target: String, entry: &gate::Entry, now: &Now) -> Option<Entry> {
+    let (expires, measure) = (entry.deadline(), entry.measure?);
+    Some(Entry {
         target,
-        action: entry.measure.action.name().to_owned(),
-        measure: wire::Measure::of(entry.measure),
+        action: measure.action.name().to_owned(),
+        measure: wire::Measure::of(measure),
         enforced: true,
         expires_at: expires.map(|at| clock::rfc3339(now.wall_at(at))),
         expires_in_s: expires.map(|at| wire::seconds_up(at.since(now.mono))),
@@ -110,5 +111,5 @@ fn from_pinned(target: String, entry: &gate::Entry, now: &Now) -> Entry {
         offences: 1,
         dropped_packets: entry.packets,
         dropped_bytes: entry.bytes,
-    }
+    })
 }

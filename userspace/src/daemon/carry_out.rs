@@ -93,7 +93,9 @@ impl Daemon {
         }
         let resumes = matches!(run, [Change::Resume(_), ..]);
         for block in &blocks {
-            let other = |entry: &Entry| entry.measure.strictness() != block.measure.strictness();
+            let other = |entry: &Entry| {
+                entry.measure.is_some_and(|measure| measure.strictness() != block.measure.strictness())
+            };
             match self.gate.entry(&block.target).filter(other) {
                 Some(entry) => taken_over.insert(block.target, (entry.packets, entry.bytes)),
                 None => taken_over.remove(&block.target),
@@ -193,7 +195,7 @@ impl Daemon {
         // A controller may have been killed before it took the entry out.
         let left_behind = |block: &Block| {
             matches!(cause, Cause::Restore)
-                && self.gate.entry(&block.target).is_some_and(|entry| entry.measure == block.measure)
+                && self.gate.entry(&block.target).is_some_and(|entry| entry.measure == Some(block.measure))
         };
         let resting: Vec<(&Arc<Block>, Place, Target)> = run
             .iter()
@@ -324,9 +326,10 @@ impl Daemon {
                 recorded.extend(before.map(|packets| (target, packets)));
                 continue;
             }
+            // One without its measure is about to be mended.
+            let Entry { measure: Some(measure), packets, bytes, .. } = entry else { continue };
             left -= 1;
-            recorded.insert(target, entry.packets);
-            let Entry { measure, packets, bytes, .. } = entry;
+            recorded.insert(target, packets);
             self.writes.push(Write::Counts { target, strictness: measure.strictness(), packets, bytes, at });
         }
         self.counted = recorded;

@@ -396,14 +396,19 @@ fn in_force(
 ) -> (Vec<Arc<Block>>, Vec<Write>) {
     let (mut blocks, mut without_entry) = (Vec::with_capacity(recorded.len()), Vec::new());
     for mut block in recorded {
-        let same = |entry: &Entry| entry.measure.strictness() == block.measure.strictness();
+        // Of an entry without its measure the record says which it was, and until when.
+        let same = |entry: &Entry| {
+            entry.measure.is_none_or(|measure| measure.strictness() == block.measure.strictness())
+        };
         match gate.entry(&block.target).filter(same) {
             Some(entry) => {
-                let standing = Arc::make_mut(&mut block);
-                if !on_trial {
-                    standing.expires = expiry_in_gate(&entry, standing.expires, now);
+                if let Some(measure) = entry.measure {
+                    let standing = Arc::make_mut(&mut block);
+                    if !on_trial {
+                        standing.expires = expiry_in_gate(&entry, standing.expires, now);
+                    }
+                    standing.measure = measure;
                 }
-                standing.measure = entry.measure;
                 blocks.push(block);
             }
             None if gate.took_over() => without_entry.push(block),
@@ -415,8 +420,11 @@ fn in_force(
         let key = |target, measure: Measure| (target, measure.strictness());
         let known: HashSet<(Target, Strictness)> =
             blocks.iter().map(|block| key(block.target, block.measure)).collect();
-        let unknown = gate.entries().filter(|(target, entry)| !known.contains(&key(*target, entry.measure)));
-        blocks.extend(unknown.map(|(target, entry)| Arc::new(adopted(target, &entry, now))));
+        let unknown = gate.entries().filter_map(|(target, entry)| {
+            let measure = entry.measure.filter(|measure| !known.contains(&key(target, *measure)))?;
+            Some(Arc::new(adopted(target, measure, &entry, now)))
+        });
+        blocks.extend(unknown);
     }
     let strictest = strictest(&blocks);
     let (resting, gone): (Vec<_>, Vec<_>) =
@@ -426,12 +434,12 @@ fn in_force(
 }
 
 /// A block that was found in the gate.
-fn adopted(target: Target, entry: &Entry, now: &Now) -> Block {
+fn adopted(target: Target, measure: Measure, entry: &Entry, now: &Now) -> Block {
     Block {
         target,
         created: now.wall,
         expires: expiry_in_gate(entry, None, now),
-        measure: entry.measure,
+        measure,
         rule: None,
         reason: "found in the gate; the store has no record of it".into(),
         origin: Origin::Adopted,

@@ -76,7 +76,9 @@ impl Tables {
         self.tell();
         let how = |target: &Target, entry: Entry| match wanted(target) {
             None => Wanted::Not,
-            Some(one) if one.expires == entry.deadline() && one.measure == entry.measure => Wanted::AsItIs,
+            Some(one) if one.expires == entry.deadline() && entry.measure == Some(one.measure) => {
+                Wanted::AsItIs
+            }
             Some(_) => Wanted::Otherwise,
         };
         let Tables { v4, v6, measures, .. } = self;

@@ -26,7 +26,7 @@ use super::pins::{self, Pins};
 use super::shared::Shared;
 use super::slots::{self, Slots};
 use super::sys::KernelMap;
-use super::tables::{self, Capacity, Entry, Memory, Tables};
+use super::tables::{self, Capacity, Counts, Entry, Insertion, Memory, Tables};
 use super::{Options, family, selftest, v1};
 use crate::error::chain;
 
@@ -280,21 +280,19 @@ fn pinned_entries(pins: &Pins, name: &'static str) -> Result<Vec<(Target, Entry)
             Some(special) => measure_at(special, value.special),
             None => None,
         };
-        // An entry whose measure is not to be found drops nothing.
-        measure.map(|measure| (target, tables::entry(&value, Some(measure))))
+        (target, tables::entry(&value, measure))
     };
     // Walking through a table takes no seed.
     let seed = 0;
     if name == map::BLOCK4 {
         let memory = pinned_array(pins, &Shape::block4(0))?;
         return Ok(memory.map_or(Vec::new(), |memory| {
-            Slots::<family::V4>::new(memory, seed).entries().filter_map(entry).collect()
+            Slots::<family::V4>::new(memory, seed).entries().map(entry).collect()
         }));
     }
     let memory = pinned_array(pins, &Shape::block6(0))?;
-    Ok(memory.map_or(Vec::new(), |memory| {
-        Slots::<family::V6>::new(memory, seed).entries().filter_map(entry).collect()
-    }))
+    Ok(memory
+        .map_or(Vec::new(), |memory| Slots::<family::V6>::new(memory, seed).entries().map(entry).collect()))
 }
 
 /// The values of a pinned array, to look at only; none where it is not of this layout.
@@ -330,7 +328,10 @@ fn take_over(tables: &mut Tables, mut entries: Vec<(Target, Entry)>, now: Mono) 
     entries.retain(|(_, entry)| entry.expires_ns > now.0);
     entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.expires_ns));
     let count = entries.len();
-    let given_up = tables.put_all(entries.into_iter());
+    let given_up = tables.put_all(entries.into_iter().filter_map(|(target, entry)| {
+        let insertion = Insertion { target, expires: entry.deadline(), measure: entry.measure? };
+        Some((insertion, Counts { packets: entry.packets, bytes: entry.bytes }))
+    }));
     if count > 0 {
         log::info!("{count} blocks of tables of another size or version are taken over");
     }

@@ -39,9 +39,10 @@ impl Measures {
         Some(number)
     }
 
-    /// Gives back a number that no entry names any longer.
+    /// Gives back a number that no entry names any longer; one that there is not, in tables that someone else wrote to, is
+    /// nobody's.
     pub(super) fn remove(&mut self, number: u32) {
-        if number != 0 {
+        if (1..self.memory.len()).contains(&(number as usize)) {
             self.free.push(number);
         }
     }
@@ -111,6 +112,8 @@ mod tests {
             assert_eq!(measures.get(*number), Some(*measure));
         }
         assert_eq!(measures.get(4), None);
+        measures.remove(4);
+        assert_eq!(measures.add(&all[1]), None, "there is no such number");
         measures.remove(3);
         assert_eq!(measures.add(&all[2]), Some(3));
     }

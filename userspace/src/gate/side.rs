@@ -16,7 +16,7 @@ use super::measures::Measures;
 use super::shared::Shared;
 use super::slots::{Slots, Value};
 use super::sys::KernelMap;
-use super::tables::{Capacity, Entry};
+use super::tables::{Capacity, Counts, Insertion};
 
 /// So many bits of a filter may be set for nothing, or as many as there are blocks, before it is made anew.
 const STALE_BITS: u64 = 4096;
@@ -71,20 +71,22 @@ impl<F: Family> Side<F> {
         self.make_prefixes()
     }
 
-    /// Puts an entry in. One that is there keeps its counts and gets the expiry and the measure of `entry`.
+    /// Puts an entry in, with these counts. One that is there keeps its own and gets the expiry and the measure.
     pub(super) fn put(
         &mut self,
-        target: &Target,
-        entry: &Entry,
+        insertion: &Insertion,
+        Counts { packets, bytes }: Counts,
         measures: &mut Measures,
     ) -> Result<(), NotTaken> {
+        let Insertion { target, measure, .. } = insertion;
+        let expires_ns = insertion.expires_ns();
         if let Some(index) = self.slots.find(target) {
             let old = self.slots.value(index).special;
-            if measures.get(old) == Some(entry.measure) {
-                self.slots.renew(index, entry.expires_ns, old);
+            if measures.get(old) == Some(*measure) {
+                self.slots.renew(index, expires_ns, old);
             } else {
-                let special = measures.add(&entry.measure).ok_or(NotTaken::NoMeasure)?;
-                self.slots.renew(index, entry.expires_ns, special);
+                let special = measures.add(measure).ok_or(NotTaken::NoMeasure)?;
+                self.slots.renew(index, expires_ns, special);
                 measures.remove(old);
             }
             return Ok(());
@@ -92,13 +94,12 @@ impl<F: Family> Side<F> {
         if !self.has_room(target.prefix_len()) {
             return Err(NotTaken::Full);
         }
-        let special = measures.add(&entry.measure).ok_or(NotTaken::NoMeasure)?;
+        let special = measures.add(measure).ok_or(NotTaken::NoMeasure)?;
         // Set before the entry comes, so that the program never overlooks one.
         if let Some(key) = F::key(target.address()) {
             self.fill(key, target.prefix_len());
         }
-        let value =
-            Value { expires_ns: entry.expires_ns, packets: entry.packets, bytes: entry.bytes, special };
+        let value = Value { expires_ns, packets, bytes, special };
         let Ok(index) = self.slots.insert(target, value) else {
             measures.remove(special);
             return Err(NotTaken::Full);

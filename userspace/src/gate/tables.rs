@@ -31,8 +31,9 @@ use super::sys::KernelMap;
 pub struct Entry {
     /// When it ends, in nanoseconds of `CLOCK_MONOTONIC`; [`NEVER`] until it is lifted.
     pub expires_ns: u64,
-    /// What befalls the target's packets.
-    pub measure: Measure,
+    /// What befalls the target's packets; none where someone else wrote to the tables, so that the program does not find it
+    /// and lets them pass.
+    pub measure: Option<Measure>,
     /// Packets dropped because of it.
     pub packets: u64,
     /// Their bytes, Ethernet headers included.
@@ -55,6 +56,20 @@ pub struct Insertion {
     pub expires: Option<Mono>,
     /// What befalls its packets.
     pub measure: Measure,
+}
+
+impl Insertion {
+    /// Until when, as an entry has it.
+    pub(super) fn expires_ns(&self) -> u64 {
+        self.expires.map_or(NEVER, |mono| mono.0)
+    }
+}
+
+/// What an entry has dropped.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
 }
 
 /// What of the tables was not as the controller had left it.
@@ -117,26 +132,20 @@ impl Tables {
     /// Puts blocks in. A target that is blocked already keeps its counts and gets the new expiry and measure. Returns the
     /// places in `insertions` of those that were not taken, in order, and why.
     pub(super) fn insert(&mut self, insertions: &[Insertion]) -> Vec<(usize, NotTaken)> {
-        let entries = insertions.iter().map(|&Insertion { target, expires, measure }| {
-            (
-                target,
-                Entry { expires_ns: expires.map_or(NEVER, |mono| mono.0), measure, packets: 0, bytes: 0 },
-            )
-        });
-        self.put_all(entries)
+        self.put_all(insertions.iter().map(|insertion| (*insertion, Counts::default())))
     }
 
     /// Puts entries in, with the counts that they have where their targets are new here. Returns the places of those that were
     /// not taken, in order, and why.
     pub(super) fn put_all(
         &mut self,
-        entries: impl Iterator<Item = (Target, Entry)>,
+        entries: impl Iterator<Item = (Insertion, Counts)>,
     ) -> Vec<(usize, NotTaken)> {
         let mut left_out = Vec::new();
-        for (place, (target, entry)) in entries.enumerate() {
-            let put = match target.address() {
-                IpAddr::V4(_) => self.v4.put(&target, &entry, &mut self.measures),
-                IpAddr::V6(_) => self.v6.put(&target, &entry, &mut self.measures),
+        for (place, (insertion, counts)) in entries.enumerate() {
+            let put = match insertion.target.address() {
+                IpAddr::V4(_) => self.v4.put(&insertion, counts, &mut self.measures),
+                IpAddr::V6(_) => self.v6.put(&insertion, counts, &mut self.measures),
             };
             left_out.extend(put.err().map(|why| (place, why)));
         }
@@ -212,9 +221,8 @@ impl Tables {
     }
 }
 
-/// The entry that a slot's value and its measure make. One whose measure is missing, since someone else wrote to the
-/// tables, is taken for one that drops nothing but counts as a block, which is how the program treats it.
+/// The entry that a slot's value and its measure make.
 pub(super) fn entry(value: &Value, measure: Option<Measure>) -> Entry {
     let &Value { expires_ns, packets, bytes, .. } = value;
-    Entry { expires_ns, measure: measure.unwrap_or_default(), packets, bytes }
+    Entry { expires_ns, measure, packets, bytes }
 }

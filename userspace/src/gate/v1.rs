@@ -100,5 +100,5 @@ fn walk<D: Pod>(
 }
 
 fn entry([expires_ns, packets, bytes]: Counts) -> Entry {
-    Entry { expires_ns, measure: Measure::default(), packets, bytes }
+    Entry { expires_ns, measure: Some(Measure::default()), packets, bytes }
 }

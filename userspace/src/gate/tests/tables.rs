@@ -36,7 +36,7 @@ fn compare(gate: &mut Gate, wanted: &[Insertion]) -> Reconciled {
 
 /// An entry that has dropped nothing.
 fn untouched(expires: Mono) -> Entry {
-    Entry { expires_ns: expires.0, measure: Measure::default(), packets: 0, bytes: 0 }
+    Entry { expires_ns: expires.0, measure: Some(Measure::default()), packets: 0, bytes: 0 }
 }
 
 fn hosts(count: u32) -> Vec<Target> {
@@ -220,6 +220,26 @@ fn what_someone_else_changed_is_found_and_mended() {
         ] {
             assert_eq!(gate.verdict(address.parse().unwrap()).unwrap(), expected, "{address}");
         }
+        assert_eq!(compare(&mut gate, &wanted), Reconciled::default());
+    });
+}
+
+#[test]
+fn an_entry_whose_measure_is_not_to_be_found_passes_until_it_is_mended() {
+    in_lab(|lab| {
+        let mut gate = lab.open();
+        let seven = target("203.0.113.7");
+        let wanted = insertions(&[(seven, in_an_hour())]);
+        gate.insert(&wanted);
+        let expires_ns = gate.entry(&seven).unwrap().expires_ns;
+        let Tables { v4, .. } = &mut gate.tables;
+        v4.slots.renew(v4.slots.find(&seven).unwrap(), expires_ns, measures::MEASURES);
+        assert_eq!(gate.entry(&seven).unwrap().measure, None);
+        assert_eq!(gate.verdict([203, 0, 113, 7].into()).unwrap(), Outcome::OutOfScope);
+
+        assert_eq!(compare(&mut gate, &wanted), Reconciled { put_back: vec![seven], taken_out: Vec::new() });
+        assert_eq!(gate.entry(&seven).unwrap().measure, Some(Measure::default()));
+        assert_eq!(gate.verdict([203, 0, 113, 7].into()).unwrap(), Outcome::Exact4);
         assert_eq!(compare(&mut gate, &wanted), Reconciled::default());
     });
 }
