@@ -1,6 +1,7 @@
 //! Blocks of whole prefixes in which too many hosts attack.
 
-use super::{Enforcer, join, refusal_of, suffices};
+use super::respond::{join, suffices};
+use super::{Enforcer, refusal_of};
 use crate::blocklist::key;
 use crate::change::{Block, Expiry, Refusal};
 use crate::moment::Moment;

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{Enforcer, is_over};
-use crate::blocklist::{Entry, Key, is_exact, key};
+use super::Enforcer;
+use crate::blocklist::{Entry, Key, key};
 use crate::change::{Block, Change, End, Place, Protection};
 use crate::target::Target;
 use crate::time::Mono;
@@ -97,27 +97,6 @@ impl Enforcer {
             entry.rests = false;
         }
         self.changes.push_back(Change::Resume(block));
-    }
-
-    /// Ends a block that an earlier controller has put into the gate, and that is not put in here: when what takes over its entry
-    /// is in, or else ahead of all, so that there is room for what comes.
-    pub(super) fn over(&mut self, block: Arc<Block>, end: End, detail: Option<Arc<str>>) {
-        match self.in_gate(&block.target) {
-            Some(_) => {
-                self.changes.push_back(Change::Unblock { block, place: Place::TakenOver, end, detail });
-            }
-            None => self.changes.push_front(Change::Unblock { block, place: Place::Gate, end, detail }),
-        }
-    }
-
-    /// Ends the block that gave way to that of `target`. One whose time is over would have ended by itself.
-    pub(super) fn made_room(&mut self, entry: Entry, target: &Target, now: Mono) {
-        if is_over(&entry.block, now) {
-            return self.end(entry, End::Expired, None);
-        }
-        let exact = is_exact(&entry.block.target);
-        *if exact { &mut self.counts.evicted } else { &mut self.counts.evicted_prefixes } += 1;
-        self.end(entry, End::Evicted, Some(format!("it made room for {target}").into()));
     }
 
     pub(super) fn lift_protected(&mut self) {
