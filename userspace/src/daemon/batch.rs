@@ -6,11 +6,12 @@ use xdpban_engine::Login;
 use xdpban_engine::record::Record;
 use xdpban_engine::time::{Mono, Now, Wall};
 
-use super::Daemon;
 use super::carry_out::Cause;
+use super::sources::BEGIN_WAIT;
+use super::{Daemon, REPORTS};
 use crate::clock;
 use crate::config::SourceConfig;
-use crate::source::{self, Alert, Batch, Records};
+use crate::source::{self, Alert, Batch, Records, Report};
 use crate::store::Write;
 
 /// By how much the timestamp of a line that was written just now may be off. Relays between hosts take their time.
@@ -28,8 +29,40 @@ pub(super) struct Read {
 }
 
 impl Daemon {
+    pub(super) fn report(&mut self, report: Report) {
+        match report {
+            Report::Batch(batch) => self.batch(&batch),
+            Report::Trouble { source, message } => self.sources.trouble(source, message),
+            Report::Well { source } => self.sources.well(source),
+        }
+    }
+
+    /// Waits until the sources have begun to read, and until it is on disk where those of which that was not known began, each
+    /// for a second at most. A controller that is killed with a block in the gate reads on from there, and so finds the
+    /// reason of that block; with no position it would begin at the log's end.
+    pub(super) async fn sources_begun(&mut self) {
+        self.sources.begun().await;
+        if !self.sources.lack_position() {
+            return;
+        }
+        // The first report of a source that begins has its position and no lines; one in trouble has none.
+        for _ in 0..REPORTS {
+            let Ok(report) = self.reports.try_recv() else { break };
+            self.report(report);
+            if !self.sources.lack_position() {
+                break;
+            }
+        }
+        let on_disk = self.store.record_awaited(self.writes.drain(..));
+        match tokio::time::timeout(BEGIN_WAIT, on_disk).await {
+            // A store that cannot be written tells of itself.
+            Ok(_) => {}
+            Err(_) => log::warn!("where reading began is not on disk after {} s", BEGIN_WAIT.as_secs()),
+        }
+    }
+
     /// Hands the records of a batch to the engine, one by one, and carries out at once what each leads to.
-    pub(super) fn batch(&mut self, batch: &Batch) {
+    fn batch(&mut self, batch: &Batch) {
         let Some(config) = self.sources.config(batch.source).cloned() else { return };
         let now = clock::now();
         let mut read = Read::default();

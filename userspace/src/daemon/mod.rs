@@ -219,9 +219,7 @@ impl Daemon {
             let input = self.next(part_done).await;
             part_done = matches!(input, Input::Deadline | Input::Unblock | Input::Compare(_));
             match input {
-                Input::Report(Report::Batch(batch)) => self.batch(&batch),
-                Input::Report(Report::Trouble { source, message }) => self.sources.trouble(source, message),
-                Input::Report(Report::Well { source }) => self.sources.well(source),
+                Input::Report(report) => self.report(report),
                 Input::Request(call) => self.answer(call),
                 Input::Deadline => {
                     if self.trial_is_over() {

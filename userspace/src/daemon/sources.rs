@@ -14,7 +14,7 @@ use crate::store::Write;
 
 /// How long is waited for sources to begin; one that hangs (on a network file system whose server is gone) must
 /// not keep the others from being read.
-const BEGIN_WAIT: Duration = Duration::from_secs(1);
+pub(super) const BEGIN_WAIT: Duration = Duration::from_secs(1);
 
 /// The sources that are watched. Each has an index of its own that is never used twice, so that a report of a source
 /// that a reload stopped is not taken for one of its successor's.
@@ -97,6 +97,11 @@ impl Sources {
         if tokio::time::timeout(BEGIN_WAIT, all).await.is_err() {
             log::warn!("not every source could be opened within {} s", BEGIN_WAIT.as_secs());
         }
+    }
+
+    /// Whether it is not known of all where their reading goes on after a crash.
+    pub(super) fn lack_position(&self) -> bool {
+        self.watched.iter().any(|watched| !self.positions.contains_key(&watched.config.key()))
     }
 
     /// What a source is; none where it is no longer watched.

@@ -237,7 +237,7 @@ impl Daemon {
 
     /// Tells the administrator and the service manager that the host is guarded. What is logged from here on is read.
     pub(super) async fn begin(&mut self) {
-        self.sources.begun().await;
+        self.sources_begun().await;
         self.announce();
         self.announce_trial();
         notify::ready();
