@@ -1,5 +1,6 @@
 //! Counts, sizes, durations and others' words as people read them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A count with separators: `1,204`.
@@ -77,6 +78,12 @@ pub(crate) fn misleads(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// `text` without such characters: what a client chose must not reach a terminal as commands, nor make a reader see what is not
+/// there.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if text.contains(misleads) { text.replace(misleads, "\u{fffd}").into() } else { text.into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +110,15 @@ mod tests {
             [0, 58, 60, 570, 7500, 273_600, 604_800].map(|s| duration(Duration::from_secs(s))),
             ["0 s", "58 s", "1 min", "9 min 30 s", "2 h 5 min", "3 d 4 h", "7 d"]
         );
+    }
+
+    #[test]
+    fn nothing_hidden_comes_through() {
+        assert_eq!(printable("root"), "root");
+        assert_eq!(
+            printable("a\x1b[2J\r\n\u{202e}b\u{200b}c\u{85}"),
+            "a\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}b\u{fffd}c\u{fffd}"
+        );
+        assert_eq!(printable("Zoë 李"), "Zoë 李");
     }
 }

@@ -8,11 +8,11 @@ use xdpban_engine::target::Target;
 
 use super::args::Allow;
 use super::block::{tell, tell_unrecorded};
-use super::table::{DIM, GOOD, STRONG, Table, printable, styled};
+use super::table::{DIM, GOOD, STRONG, Table, styled};
 use super::{CliError, print, print_json};
 use crate::control::client::Client;
 use crate::control::wire::{AllowCheck, AllowRequest, Allowed, DisallowRequest};
-use crate::human;
+use crate::human::{self, printable};
 
 pub(super) fn run(client: &Client, command: &Allow, json: bool) -> Result<(), CliError> {
     let texts = |networks: &[Target]| networks.iter().map(Target::to_string).collect();

@@ -12,13 +12,13 @@ use xdpban_engine::time::Now;
 use xdpban_engine::{Applied, Decision, Engine};
 
 use super::line_clock::LineClock;
-use super::table::{BAD, DIM, GOOD, STRONG, WARN, printable, styled};
+use super::table::{BAD, DIM, GOOD, STRONG, WARN, styled};
 use super::{CliError, open};
 use crate::clock;
 use crate::config::Config;
 use crate::control::wire;
 use crate::host;
-use crate::human;
+use crate::human::{self, printable};
 use crate::source::{JournalEntry, MAX_LINE};
 
 /// What a line was understood as. Field names are a contract.

@@ -9,7 +9,7 @@ use super::{CliError, print, print_json};
 use crate::clock;
 use crate::control::client::Client;
 use crate::control::wire::{Entry, Incident, Show};
-use crate::human;
+use crate::human::{self, printable};
 
 pub(super) fn run(client: &Client, address: IpAddr, json: bool) -> Result<(), CliError> {
     let show = client.show(address)?;
@@ -27,7 +27,7 @@ fn text(show: &Show) -> String {
     let scope = show.entry.as_ref().filter(|entry| entry.enforced).and_then(measure_of);
     let scope = scope.map(|measure| measure.scope).filter(|scope| !scope.is_everything());
     let only = scope.map_or(String::new(), |scope| format!(" where it sends {scope}, and passes otherwise"));
-    let because = super::table::printable(&show.because);
+    let because = printable(&show.because);
     let mut text = format!("{} {verdict}{only}: {because}\n", styled(STRONG, &show.target));
     if let Some(entry) = &show.entry {
         let mut table = Table::default();
@@ -71,7 +71,7 @@ fn text(show: &Show) -> String {
     if !show.evidence.is_empty() {
         text.push_str("\nThe log lines behind it:\n");
         for line in &show.evidence {
-            text.push_str(&format!("  {}\n", super::table::printable(line)));
+            text.push_str(&format!("  {}\n", printable(line)));
         }
     }
     if !show.incidents.is_empty() {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anstyle::Style;
 
 use super::list::DRY_RUN;
-use super::table::{BAD, DIM, GOOD, STRONG, Table, WARN, printable, styled};
+use super::table::{BAD, DIM, GOOD, STRONG, Table, WARN, styled};
 use super::{CliError, print, print_json};
 use crate::clock;
 use crate::control::client::Client;
 use crate::control::wire::{Lock, Source, Status};
-use crate::human;
+use crate::human::{self, printable};
 
 pub(super) fn run(client: &Client, json: bool) -> Result<(), CliError> {
     let status = client.status()?;

@@ -2,7 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 
-use crate::human::misleads;
+use crate::human::printable;
 
 /// What stands out: the target of a line.
 pub(super) const STRONG: Style = Style::new().bold();
@@ -20,12 +20,6 @@ pub(super) fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// `text` without control characters, and without what reorders or hides others: what a client chose must not reach the terminal
-/// as commands, nor make it show what is not there.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if misleads(c) { '\u{fffd}' } else { c }).collect()
-}
-
 /// Rows of cells, each column as wide as its widest cell.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -35,7 +29,8 @@ pub(super) struct Table {
 impl Table {
     /// Adds a row.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = (Style, String)>) {
-        self.rows.push(cells.into_iter().map(|(style, text)| (style, printable(&text))).collect());
+        self.rows
+            .push(cells.into_iter().map(|(style, text)| (style, printable(&text).into_owned())).collect());
     }
 
     /// The rows as lines, two spaces between the columns.

@@ -8,11 +8,11 @@ use serde_json::json;
 use xdpban_engine::time::Wall;
 
 use super::progress::Progress;
-use super::table::{BAD, GOOD, STRONG, printable, styled};
+use super::table::{BAD, GOOD, STRONG, styled};
 use super::{CliError, print, print_json};
 use crate::clock;
 use crate::config::Paths;
-use crate::human;
+use crate::human::{self, printable};
 use crate::store::{Archive, Fault, Head, StoreError, Verified};
 
 /// How often to look how far it is.

@@ -1,10 +1,11 @@
 //! A report as Markdown, with the tables of GitHub's.
 
 use super::document::{Block, Cell, Figure, Table, numbers, sections};
-use super::escape::{markdown, plain};
+use super::escape::markdown;
 use super::summary::Report;
 use super::text::bar;
 use super::words;
+use crate::human::printable;
 
 /// The document.
 pub fn render(report: &Report) -> String {
@@ -24,7 +25,7 @@ pub fn render(report: &Report) -> String {
         for block in &blocks {
             text.push('\n');
             match block {
-                Block::Paragraph(paragraph) => text.push_str(&format!("{}\n", plain(paragraph))),
+                Block::Paragraph(paragraph) => text.push_str(&format!("{}\n", printable(paragraph))),
                 Block::Figures(figures) => text.push_str(&list(figures)),
                 Block::Timeline(table) | Block::Table(table) => text.push_str(&render_table(table)),
             }
@@ -40,7 +41,7 @@ fn list(figures: &[Figure]) -> String {
 fn render_table(table: &Table) -> String {
     let mut text = String::new();
     if let Some(caption) = &table.caption {
-        text.push_str(&format!("{}:\n\n", plain(caption)));
+        text.push_str(&format!("{}:\n\n", printable(caption)));
     }
     text.push_str(&line(table.columns.iter().map(|title| (*title).to_owned())));
     let right = |column| {
@@ -63,7 +64,7 @@ fn cell(cell: &Cell) -> String {
     match cell {
         Cell::Empty => String::new(),
         Cell::Ours(text) | Cell::Time(text) | Cell::Number(text) | Cell::Code(text) => {
-            plain(text).into_owned()
+            printable(text).into_owned()
         }
         Cell::Theirs(text) | Cell::Name(text) => markdown(text),
         Cell::Outcome(outcome) => words::outcome(*outcome).to_owned(),

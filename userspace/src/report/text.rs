@@ -1,9 +1,9 @@
 //! A report as plain text.
 
 use super::document::{Block, Cell, Figure, Table, numbers, sections};
-use super::escape::plain;
 use super::summary::Report;
 use super::words;
+use crate::human::printable;
 
 /// Characters of a line of a paragraph.
 const WIDTH: usize = 96;
@@ -21,14 +21,14 @@ const BAR: u64 = 30;
 pub fn render(report: &Report) -> String {
     let about = &report.about;
     let zone = &about.time_zone;
-    let title = plain(&words::title(report)).into_owned();
+    let title = printable(&words::title(report)).into_owned();
     let mut text = format!("{title}\n{}\n\n", "=".repeat(title.chars().count()));
     text.push_str(&format!(
         "{}; times are in {}\nMade on {} by {} with xdpban {}\n",
         zone.period(about.from, about.to),
         zone.name(),
         zone.long(about.made_at),
-        plain(&about.made_by),
+        printable(&about.made_by),
         about.version,
     ));
     for (section, blocks) in sections(report) {
@@ -80,7 +80,7 @@ fn render_table(table: &Table) -> String {
     };
     let mut text = String::new();
     if let Some(caption) = &table.caption {
-        text.push_str(&format!("{}:\n", plain(caption)));
+        text.push_str(&format!("{}:\n", printable(caption)));
     }
     if table.columns.iter().any(|title| !title.is_empty()) {
         text.push_str(&line(&mut table.columns.iter().copied()));
@@ -106,7 +106,7 @@ fn cell(cell: &Cell) -> String {
         | Cell::Number(text)
         | Cell::Code(text)
         | Cell::Theirs(text)
-        | Cell::Name(text) => plain(text).into_owned(),
+        | Cell::Name(text) => printable(text).into_owned(),
         Cell::Outcome(outcome) => words::outcome(*outcome).to_owned(),
         Cell::Bar(part, whole) => bar(*part, *whole),
         Cell::Sections(sections) => numbers(sections),
@@ -124,7 +124,7 @@ pub(super) fn bar(part: u64, whole: u64) -> String {
 
 /// `paragraph` in lines of at most [`WIDTH`] characters, where its words are not longer.
 fn wrap(paragraph: &str) -> String {
-    wrapped(&plain(paragraph), WIDTH).join("\n") + "\n"
+    wrapped(&printable(paragraph), WIDTH).join("\n") + "\n"
 }
 
 /// `text` in lines of at most `width` characters, where its words are not longer.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anstyle::Style;
 
 use super::report::{Blocked, Report};
-use crate::cli::table::{BAD, DIM, GOOD, STRONG, Table, WARN, printable, styled};
+use crate::cli::table::{BAD, DIM, GOOD, STRONG, Table, WARN, styled};
 use crate::control::wire::Rule;
-use crate::human::{count, counted, duration};
+use crate::human::{count, counted, duration, printable};
 
 /// Names that are shown.
 const NAMES: usize = 10;

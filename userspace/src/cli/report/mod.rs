@@ -1,6 +1,5 @@
 //! `xdpban report`: what is on record, for people.
 
-use std::fs;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
@@ -12,6 +11,7 @@ use super::args::{self, ReportFormat};
 use super::{CliError, complain};
 use crate::clock;
 use crate::config::Paths;
+use crate::host;
 use crate::report::{self, Asked, Period};
 use crate::store::{Archive, Interrupted};
 
@@ -29,7 +29,14 @@ pub(super) fn run(paths: &Paths, args: &args::Report, json: bool) -> Result<(), 
         csv(&Archive::open(&paths.state)?, &period, &mut output)?;
         return output.finish();
     }
-    let asked = Asked { period, listed: args.list, host: host()?, by: asker(), now, name_of: &name_of };
+    let asked = Asked {
+        period,
+        listed: args.list,
+        host: host::name().unwrap_or_else(|| "unknown".to_owned()),
+        by: asker(),
+        now,
+        name_of: &name_of,
+    };
     let report = report::gather(&paths.state, &asked)?;
     let document = match format {
         ReportFormat::Text => report::text(&report),
@@ -93,12 +100,6 @@ fn csv(archive: &Archive, period: &Period, output: &mut Output) -> Result<(), Cl
         Interrupted::Store(error) => error.into(),
         Interrupted::Taker(error) => output.failed(error),
     })
-}
-
-fn host() -> Result<String, CliError> {
-    const FILE: &str = "/proc/sys/kernel/hostname";
-    let name = fs::read_to_string(FILE).map_err(|source| CliError::Read { what: FILE.to_owned(), source })?;
-    Ok(name.trim_end().to_owned())
 }
 
 /// The user who asks, and who became them by sudo, if they say so.
