@@ -77,7 +77,11 @@ impl Daemon {
                 self.engine.ran(run, false, None, clock::now());
                 continue;
             }
-            if let Err(ran) = self.runner.submit(run) {
+            let blocked = match self.engine.check(run.source, clock::now()) {
+                xdpban_engine::Standing::Blocked(block) => Some(block.into()),
+                xdpban_engine::Standing::Protected(_) | xdpban_engine::Standing::Open => None,
+            };
+            if let Err(ran) = self.runner.submit(run, blocked) {
                 self.ran(Some(run), *ran);
             }
         }

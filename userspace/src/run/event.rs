@@ -4,27 +4,56 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use xdpban_engine::change::CommandRun;
+use xdpban_engine::change::{Block, CommandRun};
+use xdpban_engine::measure::Measure;
+use xdpban_engine::target::Target;
+use xdpban_engine::time::Wall;
 
 use crate::clock;
 use crate::control::wire;
+use crate::host;
 use crate::store::Standing;
 
 /// The version of the object's shape. It changes where a field goes or gets another meaning.
 const VERSION: u32 = 1;
 
+/// What a source is blocked or throttled by.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocked {
+    target: Target,
+    measure: Measure,
+    /// None for one without an end.
+    expires: Option<Wall>,
+}
+
+impl From<&Block> for Blocked {
+    fn from(block: &Block) -> Blocked {
+        let expires = block.expires.map(|expires| expires.wall);
+        Blocked { target: block.target, measure: block.measure, expires }
+    }
+}
+
 /// The event of a run as one object.
-pub(super) fn of(run: &CommandRun) -> Value {
+pub(super) fn of(run: &CommandRun, blocked: Option<Blocked>) -> Value {
     let why = &run.why;
     let timeout_s = why.expires.map(|expires| expires.wall.since(why.created).as_secs());
     let texts = |texts: &[Arc<str>]| texts.iter().map(|text| text.to_string()).collect::<Vec<_>>();
+    let blocked = blocked.map(|Blocked { target, measure, expires }| {
+        json!({
+            "target": target.to_string(),
+            "action": measure.action.name(),
+            "expires_at": expires.map(clock::rfc3339),
+        })
+    });
     json!({
         "version": VERSION,
         "command": if run.undo.is_some() { "delete" } else { "add" },
         "name": &*run.command,
+        "host": host::name(),
         "rule": why.rule.as_ref().map(wire::Rule::from),
         "srcip": run.source.to_string(),
         "target": why.target.to_string(),
+        "blocked": blocked,
         "user": run.user.as_deref(),
         "users": texts(&why.users),
         "attempts": why.attempts,
@@ -40,6 +69,7 @@ pub(super) fn of(run: &CommandRun) -> Value {
 pub(super) fn environment(event: &Value) -> Vec<(String, String)> {
     let fields = [
         ("COMMAND", "/command"),
+        ("HOST", "/host"),
         ("SRCIP", "/srcip"),
         ("TARGET", "/target"),
         ("USER", "/user"),

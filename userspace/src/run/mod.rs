@@ -31,9 +31,9 @@ use crate::lockout;
 use crate::store::{Exit, Ran, Step};
 use child::{Ended, Job};
 use cut::Cut;
-use queue::{Queue, Waiting};
+use queue::{Order, Queue, Waiting};
 
-pub use event::restored;
+pub use event::{Blocked, restored};
 
 /// Outcomes that may wait for the loop; a command whose outcome waits holds its place.
 const OUTCOMES: usize = 64;
@@ -117,13 +117,14 @@ impl Runner {
         }
     }
 
-    /// Has a command run, some time soon; never waits. Where it cannot be, returns what goes on record.
-    pub fn submit(&self, run: &CommandRun) -> Result<(), Box<Ran>> {
+    /// Has a command run, some time soon; never waits. It is told what the source is blocked by. Where it cannot be run, returns
+    /// what goes on record.
+    pub fn submit(&self, run: &CommandRun, blocked: Option<Blocked>) -> Result<(), Box<Ran>> {
         let taken = match self.queues.get(&run.command) {
-            Some((_, queue)) => queue.push(run.clone()),
+            Some((_, queue)) => queue.push(Order { run: run.clone(), blocked }),
             None => Err("the configuration has no such command any longer".to_owned()),
         };
-        taken.map_err(|why| Box::new(not_run(run, why)))
+        taken.map_err(|why| Box::new(not_run(run, blocked, why)))
     }
 
     /// Takes no more runs. What runs or waits has a moment left to end by itself, and is cut off or left undone then; outcomes come
@@ -169,9 +170,9 @@ impl Worker {
             () = self.cut.comes() => {}
             () = Arc::clone(&self).take_turns(&mut waiting) => return,
         }
-        while let Some(run) = waiting.next_add().await {
+        while let Some(Order { run, blocked }) = waiting.next_add().await {
             let why = "the controller stopped before its turn came".to_owned();
-            let ran = not_run(&run, why);
+            let ran = not_run(&run, blocked, why);
             self.tell(Outcome { run: Some(run), ran }).await;
         }
     }
@@ -179,10 +180,10 @@ impl Worker {
     async fn take_turns(self: Arc<Worker>, waiting: &mut Waiting) {
         let places = Arc::new(Semaphore::new(self.command.at_most as usize));
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            let Some(run) = waiting.next().await else { return };
+            let Some(Order { run, blocked }) = waiting.next().await else { return };
             let worker = Arc::clone(&self);
             tokio::spawn(async move {
-                let event = event::of(&run);
+                let event = event::of(&run, blocked);
                 let ended = worker.run(&event).await;
                 let stands = worker.stands(&run, &ended.exit).await;
                 let ran = Ran { stands, ..ran(&run.on_record(), Some(&run), &event, ended) };
@@ -199,8 +200,8 @@ impl Worker {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                run = waiting.next() => match run {
-                    Some(run) => digest.add(&event::of(&run), clock::now().wall),
+                order = waiting.next() => match order {
+                    Some(order) => digest.add(&event::of(&order.run, order.blocked), clock::now().wall),
                     None => break,
                 },
                 // Beside this, so that what comes meanwhile is not held up. A try that takes long is bounded, too.
@@ -283,9 +284,9 @@ async fn tried<T: Future<Output = Ended>>(waits: &[Duration], cut: &Cut, attempt
 }
 
 /// What goes on record of a run that there was not.
-fn not_run(run: &CommandRun, why: String) -> Ran {
+fn not_run(run: &CommandRun, blocked: Option<Blocked>, why: String) -> Ran {
     let ended = Ended { exit: Exit::NotRun(why), output: String::new(), took: Duration::ZERO };
-    ran(&run.on_record(), Some(run), &event::of(run), ended)
+    ran(&run.on_record(), Some(run), &event::of(run, blocked), ended)
 }
 
 /// What goes on record of a run.

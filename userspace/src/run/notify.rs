@@ -4,29 +4,115 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use xdpban_engine::time::Wall;
 
 use crate::clock;
-use xdpban_engine::time::Wall;
+use crate::host;
+use crate::human::printable;
 
 /// How many of a kind a digest names, the commonest, and how many it tells apart at most.
 const NAMED: usize = 10;
 const TOLD_APART: usize = 1024;
 
+/// The longest line of a mail's body, in characters: with four bytes each still below the 998 bytes of RFC 5322.
+const LINE: usize = 240;
+
 /// A mail for `sendmail -t`. Nothing that a client chose stands in its header.
 pub(super) fn mail(to: &str, event: &Value) -> Vec<u8> {
-    let subject = match event.get("matches") {
-        Some(matches) => format!("xdpban: {matches} matches"),
+    let host = text(event, "/host");
+    let (subject, lines) = match event.get("matches") {
+        Some(matches) => (format!("{matches} matches"), digest_lines(event)),
         None => {
-            let text = |pointer| event.pointer(pointer).map(Value::to_string).unwrap_or_default();
-            format!("xdpban: rule {} because of {}", text("/rule/id"), text("/srcip").trim_matches('"'))
+            let done = match text(event, "/blocked/action").as_str() {
+                "" => "not blocked",
+                "throttle" => "throttled",
+                _ => "blocked",
+            };
+            let subject = format!("{} {done} (rule {})", text(event, "/srcip"), text(event, "/rule/id"));
+            (subject, event_lines(event, done))
         }
     };
-    let body = serde_json::to_string_pretty(event).unwrap_or_default();
-    format!(
-        "To: {to}\nSubject: {subject}\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\
-         Auto-Submitted: auto-generated\n\n{body}\n"
-    )
-    .into_bytes()
+    let mut mail = format!(
+        "To: {to}\nSubject: xdpban on {}: {subject}\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\
+         Content-Transfer-Encoding: 8bit\nAuto-Submitted: auto-generated\n\n",
+        printable(&host),
+    );
+    for line in lines {
+        mail.extend(printable(&line).chars().take(LINE));
+        mail.push('\n');
+    }
+    mail.into_bytes()
+}
+
+/// What there is at `pointer`, without quotation marks; empty where there is nothing.
+fn text(event: &Value, pointer: &str) -> String {
+    match event.pointer(pointer) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// The time at `pointer`, as it is on this host.
+fn local(event: &Value, pointer: &str) -> String {
+    clock::localized(&text(event, pointer))
+}
+
+fn event_lines(event: &Value, done: &str) -> Vec<String> {
+    let text = |pointer| text(event, pointer);
+    let list = |name: &str| {
+        let texts = event.get(name).and_then(Value::as_array).into_iter().flatten();
+        texts.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let until = match (done, local(event, "/blocked/expires_at")) {
+        ("not blocked", _) => String::new(),
+        (_, until) if until.is_empty() => format!(": {}, until unblocked", text("/blocked/target")),
+        (_, until) => format!(": {}, until {until}", text("/blocked/target")),
+    };
+    let mut lines = vec![
+        format!("Source     {}, {done}{until}", text("/srcip")),
+        format!(
+            "Rule       {}, level {}: {}",
+            text("/rule/id"),
+            text("/rule/level"),
+            text("/rule/description")
+        ),
+        format!("Host       {}", text("/host")),
+        format!("At         {}", local(event, "/at")),
+        format!("Attempts   {}", text("/attempts")),
+    ];
+    let users = list("users");
+    if !users.is_empty() {
+        lines.push(format!("Users      {}", users.join(", ")));
+    }
+    lines.push(String::new());
+    lines.extend(list("evidence").into_iter().map(|line| format!("  {line}")));
+    lines.push(String::new());
+    lines.push(format!("All that is known of it: xdpban show {}", text("/srcip")));
+    lines
+}
+
+fn digest_lines(event: &Value) -> Vec<String> {
+    let text = |pointer| text(event, pointer);
+    let (from, to) = (local(event, "/from"), local(event, "/to"));
+    let mut lines = vec![
+        format!("Host       {}", text("/host")),
+        format!("From       {from}"),
+        format!("To         {to}"),
+        format!("Matches    {}", text("/matches")),
+    ];
+    for (title, name) in [("Rules", "rules"), ("Sources", "sources"), ("Users", "users")] {
+        let named = event.get(name).and_then(Value::as_array).into_iter().flatten();
+        let mut named =
+            named.map(|it| format!("{:>7}  {}", self::text(it, "/count"), self::text(it, "/name")));
+        if let Some(first) = named.next() {
+            lines.extend([String::new(), title.to_owned(), first]);
+            lines.extend(named);
+        }
+    }
+    lines.push(String::new());
+    lines.push(format!("All of it: xdpban incidents --since {from} --until {to}"));
+    lines
 }
 
 /// A request, as a configuration of curl(1) for its stdin: so the URL, which may hold a secret, is in no list of processes.
@@ -84,6 +170,7 @@ impl Digest {
         Some(json!({
             "version": 1,
             "command": "digest",
+            "host": host::name(),
             "from": clock::rfc3339(this.since?),
             "to": clock::rfc3339(now),
             "matches": this.matches,
@@ -99,15 +186,43 @@ mod tests {
     use super::*;
 
     fn event(source: &str, user: &str) -> Value {
-        json!({ "rule": { "id": 5710, "description": "x" }, "srcip": source, "user": user })
+        json!({ "rule": { "id": 5710, "level": 5, "description": "x" }, "host": "web1", "srcip": source, "user": user })
+    }
+
+    fn told(event: &Value) -> (String, String) {
+        let text = String::from_utf8(mail("root", event)).unwrap();
+        let (header, body) = text.split_once("\n\n").unwrap();
+        (header.to_owned(), body.to_owned())
     }
 
     #[test]
     fn a_mail_has_nothing_of_the_client_in_its_header() {
-        let text = String::from_utf8(mail("root", &event("203.0.113.7", "x\nBcc: all@example.org"))).unwrap();
-        let (header, body) = text.split_once("\n\n").unwrap();
-        assert!(header.contains("Subject: xdpban: rule 5710 because of 203.0.113.7"), "{header}");
-        assert!(!header.contains("Bcc") && body.contains("x\\nBcc: all@example.org"), "{body}");
+        let mut event = event("203.0.113.7", "x");
+        event["users"] = json!(["x\nBcc: all@example.org\n\u{202e}y"]);
+        event["evidence"] = json!(["a".repeat(1000)]);
+        let (header, body) = told(&event);
+        assert!(header.contains("Subject: xdpban on web1: 203.0.113.7 not blocked (rule 5710)"), "{header}");
+        assert!(!header.contains("Bcc"), "{header}");
+        assert!(body.contains("Users      x\u{fffd}Bcc: all@example.org\u{fffd}\u{fffd}y\n"), "{body}");
+        assert!(body.lines().all(|line| line.len() <= 998), "{body}");
+    }
+
+    #[test]
+    fn a_mail_says_what_was_done_and_until_when() {
+        let mut event = event("2001:db8::7", "x");
+        event["blocked"] = json!({ "target": "2001:db8::/64", "action": "throttle", "expires_at": null });
+        let (header, body) = told(&event);
+        assert!(header.contains("xdpban on web1: 2001:db8::7 throttled (rule 5710)"), "{header}");
+        assert!(
+            body.starts_with("Source     2001:db8::7, throttled: 2001:db8::/64, until unblocked\n"),
+            "{body}"
+        );
+        event["blocked"] =
+            json!({ "target": "2001:db8::/64", "action": "block", "expires_at": "2026-11-24T14:03:15Z" });
+        let (header, body) = told(&event);
+        assert!(header.contains("2001:db8::7 blocked (rule 5710)"), "{header}");
+        let until = clock::localized("2026-11-24T14:03:15Z");
+        assert!(body.contains(&format!(", blocked: 2001:db8::/64, until {until}\n")), "{body}");
     }
 
     #[test]
@@ -136,5 +251,8 @@ mod tests {
             (&json!(3), &json!({"name": "192.0.2.1", "count": 2}))
         );
         assert_eq!(digest.take(Wall(9)), None);
+        let (header, body) = self::told(&told);
+        assert!(header.ends_with("auto-generated") && header.contains(": 3 matches\n"), "{header}");
+        assert!(body.contains("\nSources\n      2  192.0.2.1\n      1  192.0.2.2\n"), "{body}");
     }
 }

@@ -103,7 +103,7 @@ async fn whatever_falls_due_at_once_is_undone_and_what_answers_matches_is_bounde
     let commands = scripts(&[("note", &note), ("slow", "sleep 60")]);
     let (mut runner, mut outcomes) = Runner::start(&commands, directory.path()).unwrap();
     for source in 0..DUE {
-        runner.submit(&run("note", source, Some(Undo::EXPIRED))).unwrap();
+        runner.submit(&run("note", source, Some(Undo::EXPIRED)), None).unwrap();
     }
     for _ in 0..DUE {
         let outcome = outcomes.recv().await.unwrap();
@@ -117,7 +117,7 @@ async fn whatever_falls_due_at_once_is_undone_and_what_answers_matches_is_bounde
     assert_eq!(ran, expected);
 
     let refused: Vec<Box<Ran>> =
-        (0..DUE).filter_map(|source| runner.submit(&run("slow", source, None)).err()).collect();
+        (0..DUE).filter_map(|source| runner.submit(&run("slow", source, None), None).err()).collect();
     // Beside those that wait, at most the four that may be under way and one that is about to be.
     assert!((231..=236).contains(&refused.len()), "{}", refused.len());
     assert_eq!(refused[0].exit, Exit::NotRun("64 of its runs wait already".to_owned()));
@@ -131,15 +131,15 @@ async fn what_still_runs_at_a_stop_is_cut_off_and_what_waits_is_left_undone() {
     let hang = format!("trap '' TERM; echo $$ >> {}; sleep 60; true", pids.display());
     let commands = scripts(&[("quick", "sleep 0.5"), ("hang", &hang)]);
     let (mut runner, mut outcomes) = Runner::start(&commands, directory.path()).unwrap();
-    runner.submit(&run("quick", 1, None)).unwrap();
+    runner.submit(&run("quick", 1, None), None).unwrap();
     for source in 1..=6 {
-        runner.submit(&run("hang", source, None)).unwrap();
+        runner.submit(&run("hang", source, None), None).unwrap();
     }
     let under_way = || fs::read_to_string(&pids).unwrap_or_default().lines().count() == 4;
     while !under_way() {
         sleep(Duration::from_millis(10)).await;
     }
-    runner.submit(&run("hang", 7, Some(Undo::EXPIRED))).unwrap();
+    runner.submit(&run("hang", 7, Some(Undo::EXPIRED)), None).unwrap();
     let begin = Instant::now();
     runner.close();
     let mut came = Vec::new();
