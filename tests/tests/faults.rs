@@ -96,8 +96,10 @@ fn a_store_of_a_later_version_is_refused_with_the_way_out() -> Result<()> {
     is_closed(&lab)?;
     // The second way out.
     fs::rename(store(&lab), lab.dir().join("state/later.db"))?;
-    let _controller = start(&lab)?;
+    let controller = start(&lab)?;
     assert_eq!(is_blocked(&lab)?["origin"], "adopted");
+    let said = controller.output()?;
+    assert!(said.contains("1 block stood in the gate, but the record of why is gone"), "{said}");
     Ok(())
 }
 

@@ -173,6 +173,15 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     if restored > 0 {
         log::info!("restored: {}", human::counted(restored as u64, "block"));
     }
+    let adopted = daemon.engine.blocks().filter(|block| block.origin == Origin::Adopted).count();
+    if adopted > 0 && kept.settings.is_none() && daemon.set_aside.is_none() {
+        log::warn!(
+            "{} stood in the gate, but the record of why is gone: {} was empty. If the record is elsewhere, stop, name its directory \
+             as [paths] state, and start again",
+            human::counted(adopted as u64, "block"),
+            daemon.config.paths.state.display()
+        );
+    }
     if kept.on_trial && daemon.trial.is_none() {
         log::warn!("the last trial was cut short; what was blocked then has its whole time again");
         daemon.act(None, Act::TrialCutShort {});
