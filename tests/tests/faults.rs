@@ -201,6 +201,12 @@ fn is_told(lab: &Lab, why: &str) -> Result<()> {
     ensure!(took < Duration::from_secs(3), "after {took:?}");
     let done = output.json()?;
     ensure!(done["unrecorded"].as_str().is_some_and(|said| said.contains(why)), "{done}");
+    for command in ["incidents", "report", "verify-record"] {
+        lab.xdpban(&[command])?
+            .success()?
+            .stderr_has("what happened last is not on record yet")?
+            .stderr_has(why)?;
+    }
     is_blocked(lab).map(drop)
 }
 

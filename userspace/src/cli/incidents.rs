@@ -8,7 +8,7 @@ use anstyle::Style;
 
 use super::args::Incidents;
 use super::table::{BAD, DIM, GOOD, STRONG, Table, WARN};
-use super::{CliError, complain, print, print_json};
+use super::{CliError, complain, complain_of_unrecorded, print, print_json};
 use crate::clock;
 use crate::config::Paths;
 use crate::control::client::{Client, ClientError};
@@ -50,6 +50,7 @@ pub(super) fn run(paths: &Paths, args: &Incidents, json: bool) -> Result<(), Cli
             "no user called `{user}` was tried; names are compared as wholes, and `*` stands for itself"
         ));
     }
+    complain_of_unrecorded(paths);
     if !args.follow {
         return if json { print_json(&incidents) } else { print(&text(&incidents)) };
     }

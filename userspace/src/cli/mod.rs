@@ -197,6 +197,14 @@ fn complain(text: &str) {
     eprint(&format!("xdpban: {text}"));
 }
 
+/// Says where the record lacks what the controller could not write yet.
+fn complain_of_unrecorded(paths: &Paths) {
+    // Where no controller answers, nothing waits that could be told of.
+    if let Some(why) = Client::new(&paths.runtime).status().ok().and_then(|status| status.unrecorded) {
+        complain(&format!("what happened last is not on record yet, and not in this: {why}"));
+    }
+}
+
 /// Writes a line to standard error.
 fn eprint(text: &str) {
     // When standard error is gone, there is nobody left to tell.

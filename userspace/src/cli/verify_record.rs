@@ -9,7 +9,7 @@ use xdpban_engine::time::Wall;
 
 use super::progress::Progress;
 use super::table::{BAD, GOOD, STRONG, styled};
-use super::{CliError, print, print_json};
+use super::{CliError, complain_of_unrecorded, print, print_json};
 use crate::clock;
 use crate::config::Paths;
 use crate::human::{self, printable};
@@ -20,6 +20,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) fn run(paths: &Paths, kept: &[Head], json: bool) -> Result<(), CliError> {
     let verified = verify(&Archive::open(&paths.state)?, kept)?;
+    complain_of_unrecorded(paths);
     if json {
         print_json(&document(&verified))?;
     } else {

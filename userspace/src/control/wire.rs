@@ -238,6 +238,9 @@ pub struct Status {
     /// The kernel's memory for the tables.
     #[serde(default)]
     pub memory: Memory,
+    /// Why the record lacks what happened last, where the store cannot be written at present.
+    #[serde(default)]
+    pub unrecorded: Option<String>,
     /// What an operator should know; empty when all is well.
     pub health: Vec<String>,
 }

@@ -116,6 +116,7 @@ impl Daemon {
                 dropped_per_s: self.rate.per_second,
             },
             memory: wire::Memory { tables: memory.at_start, tables_full: memory.at_most },
+            unrecorded: self.store_trouble.clone(),
             health: self.health(),
         }
     }

@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User};
 
 use self::output::Output;
 use super::args::{self, ReportFormat};
-use super::{CliError, complain};
+use super::{CliError, complain, complain_of_unrecorded};
 use crate::clock;
 use crate::config::Paths;
 use crate::host;
@@ -25,6 +25,7 @@ pub(super) fn run(paths: &Paths, args: &args::Report, json: bool) -> Result<(), 
     let period = Period::new(args.from.as_deref(), args.to.as_deref(), &present)
         .map_err(|error| CliError::Usage(error.to_string()))?;
     let mut output = Output::open(args.output.as_deref())?;
+    complain_of_unrecorded(paths);
     if format == ReportFormat::Csv {
         csv(&Archive::open(&paths.state)?, &period, &mut output)?;
         return output.finish();
