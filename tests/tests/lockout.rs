@@ -115,6 +115,12 @@ fn the_last_account_with_sudo_is_left_alone() -> Result<()> {
         Ok(log.contains("alice is left alone: it is the last account that may become root by sudo"))
     })?;
     assert_eq!(expiry(&lab, "alice")?, before);
+    lab.eventually("that is on record", SOON, |lab| {
+        let refused = lab.xdpban(&["--json", "incidents", "--outcome", "refused"])?.json()?;
+        let why = "alice is left alone: it is the last account that may become root by sudo";
+        Ok(refused[0]["action"] == "run" && refused[0]["outcome_reason"] == why)
+    })?;
+    assert!(lab.xdpban(&["status"])?.success()?.stdout().contains("all is well"));
     // Of two, one can be locked, and then the other is the last.
     lab.sh("usermod --append --groups sudo bob")?;
     guess(&lab, "bob", 4)?;

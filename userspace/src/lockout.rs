@@ -27,6 +27,9 @@ use accounts::Accounts;
 /// The directory of notes within that of the store.
 const NOTES: &str = "locked-accounts";
 
+/// The status with which `lock-account` says that it left the account alone: EX_NOPERM of sysexits.h(3).
+pub const LEFT_ALONE: u8 = 77;
+
 /// The day of the epoch on which a locked account expired. Zero is not for certain the past to every program.
 const EXPIRED: i64 = 1;
 

@@ -14,6 +14,7 @@ use crate::daemon::DaemonError;
 use crate::error::chain;
 use crate::gate::GateError;
 use crate::host::HostError;
+use crate::lockout;
 use crate::store::StoreError;
 use crate::wazuh::WazuhError;
 use args::{Cli, Command};
@@ -93,6 +94,9 @@ enum CliError {
     /// It must not be done now.
     #[error("{0}")]
     Refused(String),
+    /// The account must not be locked, and why has been printed.
+    #[error("left alone")]
+    LeftAlone,
     /// It was not done, and why has been printed.
     #[error("not done")]
     Told,
@@ -113,6 +117,7 @@ impl CliError {
             CliError::Wazuh(WazuhError::Name(_) | WazuhError::Input(_) | WazuhError::Message(_)) => 2,
             CliError::Client(ClientError::NotRunning(_))
             | CliError::Wazuh(WazuhError::Client(ClientError::NotRunning(_))) => 3,
+            CliError::LeftAlone => lockout::LEFT_ALONE,
             _ => 1,
         }
     }
@@ -133,7 +138,7 @@ pub fn main() -> ExitCode {
             match &error {
                 // Each fault begins with its file and line, for editors to follow.
                 CliError::Config(faults) => eprint(&faults.to_string()),
-                CliError::Told | CliError::Faulty => {}
+                CliError::Told | CliError::LeftAlone | CliError::Faulty => {}
                 CliError::Store(damage) if damage.wants_a_new_file() => {
                     let remedy = "a controller that starts sets it aside, and begins a new one";
                     complain(&format!("{}; {remedy}", chain(damage)));

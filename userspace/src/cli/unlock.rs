@@ -8,7 +8,7 @@ use crate::clock;
 use crate::control::client::Client;
 use crate::control::wire::UnlockRequest;
 use crate::error::chain;
-use crate::lockout;
+use crate::lockout::{self, LockoutError};
 
 /// The longest event that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -33,7 +33,12 @@ pub(super) fn answer(state: &Path) -> Result<(), CliError> {
         .take(LONGEST)
         .read_to_string(&mut text)
         .map_err(|source| CliError::Read { what: "standard input".to_owned(), source })?;
-    let said =
-        lockout::answer(&text, state, clock::now().wall).map_err(|error| CliError::Refused(chain(&error)))?;
-    print(&format!("{said}\n"))
+    match lockout::answer(&text, state, clock::now().wall) {
+        Ok(said) => print(&format!("{said}\n")),
+        Err(error @ LockoutError::LeftAlone(..)) => {
+            print(&format!("{error}\n"))?;
+            Err(CliError::LeftAlone)
+        }
+        Err(error) => Err(CliError::Refused(chain(&error))),
+    }
 }

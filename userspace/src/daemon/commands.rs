@@ -15,7 +15,7 @@ use crate::control::wire;
 use crate::human;
 use crate::lockout;
 use crate::run::{self, Outcome};
-use crate::store::{Act, Ran, Standing, Write};
+use crate::store::{Act, Exit, Ran, Standing, Write};
 
 /// After how long an account that could not be unlocked is tried again.
 const UNLOCK_AGAIN: Duration = Duration::from_secs(60);
@@ -137,10 +137,11 @@ impl Daemon {
             Some(_) => "ran to undo",
         };
         let whom = run.map(|run| format!(" for {}", run.source)).unwrap_or_default();
+        let said = ran.output.lines().next().unwrap_or_default();
         match &failure {
             None => log::info!("{what} {}{whom} in {:.1} s", ran.command, ran.took.as_secs_f64()),
+            Some(_) if ran.exit == Exit::Declined => log::info!("{what} {}{whom}: {said}", ran.command),
             Some(failure) => {
-                let said = ran.output.lines().next().unwrap_or_default();
                 let stands = if ran.stands { "; what it may have done is to be undone yet" } else { "" };
                 log::warn!("{what} {}{whom}: {failure}: {said}{stands}", ran.command);
             }

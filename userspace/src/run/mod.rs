@@ -237,7 +237,15 @@ impl Worker {
     }
 
     async fn run(&self, event: &Value) -> Ended {
-        tried(&self.command.retry, &self.cut, || child::run(self.job(event), &self.cut)).await
+        let mut ended =
+            tried(&self.command.retry, &self.cut, || child::run(self.job(event), &self.cut)).await;
+        // The status of a command of the user's own has no such meaning.
+        if let (What::LockAccount, Exit::Status(status)) = (&self.command.what, &ended.exit)
+            && *status == i32::from(lockout::LEFT_ALONE)
+        {
+            ended.exit = Exit::Declined;
+        }
+        ended
     }
 
     fn job(&self, event: &Value) -> Job {

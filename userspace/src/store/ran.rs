@@ -41,8 +41,8 @@ pub struct Ran {
 /// Which run of a command it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The first. Opens an incident: in force until it is undone, done where it is never to be undone, failed where the
-    /// command failed and nothing of it stands.
+    /// The first. Opens an incident: in force until it is undone, done where it is never to be undone, refused where the
+    /// command declined, failed where it failed and nothing of it stands.
     Add,
     /// The one that undoes it, because of this. Closes the incident, as failed where the command failed, unless that stands.
     Delete(Undo),
@@ -61,6 +61,8 @@ pub enum Exit {
     CutOff,
     /// It could not be run; why, in words.
     NotRun(String),
+    /// It found that it must not do it, and said why.
+    Declined,
 }
 
 /// A command that is to be undone yet.
@@ -84,6 +86,7 @@ impl Exit {
             Exit::TimedOut => Some("the command took too long and was killed".to_owned()),
             Exit::CutOff => Some("the command was cut off, as the controller stopped".to_owned()),
             Exit::NotRun(why) => Some(format!("the command could not be run: {why}")),
+            Exit::Declined => Some("not to be done".to_owned()),
         }
     }
 }
@@ -94,10 +97,10 @@ impl Ran {
         const LONGEST: usize = 200;
         let failure = self.exit.failure()?;
         let words = self.output.lines().map(str::trim).rfind(|line| !line.is_empty());
+        let words = words.map(|words| words.chars().take(LONGEST).collect::<String>());
         Some(match (&self.exit, words) {
-            (Exit::Status(_), Some(words)) => {
-                format!("{failure}: {}", words.chars().take(LONGEST).collect::<String>())
-            }
+            (Exit::Status(_), Some(words)) => format!("{failure}: {words}"),
+            (Exit::Declined, Some(words)) => words,
             _ => failure,
         })
     }
@@ -162,6 +165,7 @@ impl Ran {
         columns.set_block(why, why.created);
         let outcome = match failure {
             Some(_) if self.stands => Outcome::InForce,
+            Some(_) if self.exit == Exit::Declined => Outcome::Refused,
             Some(_) => Outcome::Failed,
             None if why.expires.is_some() => Outcome::InForce,
             None => Outcome::Done,
