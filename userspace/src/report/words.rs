@@ -158,7 +158,7 @@ pub(super) fn outcome_in_words(report: &Report, outcome: Outcome, number: u64) -
         Outcome::InForce => format!("{is} still in force"),
         Outcome::Expired => "ended when the time was over".to_owned(),
         Outcome::Lifted => format!("{was} lifted before"),
-        Outcome::Refused => format!("{was} refused because the source is protected"),
+        Outcome::Refused => format!("{was} refused, by a protection or for want of room"),
         Outcome::Failed => "failed".to_owned(),
         Outcome::Done => "ran a command, with nothing to be undone".to_owned(),
     }
@@ -185,11 +185,14 @@ pub(super) fn distinct<T>(top: &Top<T>, noun: &str) -> String {
 /// What to know of figures that are not exact.
 pub(super) fn inexact<T>(top: &Top<T>) -> Option<String> {
     (!top.exact).then(|| {
-        format!(
-            "There were more different ones than are kept apart. The incidents of each are at least as many as shown, and \
-             at most {} more.",
-            count(top.short_by_at_most)
-        )
+        let shown = match top.short_by_at_most {
+            0 => "The figures of those shown are exact".to_owned(),
+            more => format!(
+                "The incidents of each are at least as many as shown, and at most {} more",
+                count(more)
+            ),
+        };
+        format!("There were more different ones than are kept apart. {shown}.")
     })
 }
 
