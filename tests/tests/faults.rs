@@ -344,7 +344,8 @@ fn a_record_that_is_begun_anew_knows_of_a_trial_and_of_past_offenders() -> Resul
     let controller = lab.start_controller_with(&["run", "--trial", "5s"])?;
     lab.log().invalid_user(1, "10.99.70.1")?;
     lab.blocked("10.99.70.1")?;
-    lab.xdpban(&["unblock", "10.99.70.1"])?.success()?;
+    // To unblock it would forgive it.
+    lab.xdpban(&["block", "10.99.70.1", "--for", "1s"])?.success()?;
     lab.xdpban(&["block", ATTACKER, "--for", "1h"])?.success()?;
     let expires_at = lab.blocked(ATTACKER)?["expires_at"].clone();
     lab.sh(&format!("rm {}*", store(&lab).display()))?;

@@ -40,6 +40,30 @@ fn hosts_that_keep_offending_get_their_network_blocked() -> Result<()> {
 }
 
 #[test]
+fn a_block_that_was_a_mistake_does_not_count_afterwards() -> Result<()> {
+    let lab = Lab::new()?;
+    let response = "[[response]]\nrules = [5710]\ntimeout = \"1h\"\nrepeat_offenders = [\"1d\"]\n";
+    let mut controller = lab.start_controller(&(lab.config() + response))?;
+    let lifts: [&[&[&str]]; 3] = [
+        &[&["unblock", ATTACKER]],
+        &[&["unblock", "--all"]],
+        &[&["allow", "add", ATTACKER], &["allow", "remove", ATTACKER]],
+    ];
+    for (pid, lift) in (1..).zip(lifts) {
+        lab.log().invalid_user(pid, ATTACKER)?;
+        assert_eq!(lab.blocked(ATTACKER)?["offences"], 1, "before {lift:?}");
+        for command in lift {
+            lab.xdpban(command)?.success()?;
+        }
+        controller.kill9()?;
+        controller = lab.start_controller_with(&["run"])?;
+    }
+    lab.log().invalid_user(9, ATTACKER)?;
+    assert_eq!(lab.blocked(ATTACKER)?["offences"], 1);
+    Ok(())
+}
+
+#[test]
 fn a_network_with_something_protected_in_it_is_not_blocked() -> Result<()> {
     let lab = Lab::new()?;
     let response = "[[response]]\nrules = [5710]\ntimeout = \"1h\"\naggregate = { v4 = 24, hosts = 2 }\n";

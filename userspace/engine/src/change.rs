@@ -95,8 +95,11 @@ pub struct Block {
 pub enum End {
     /// Its time was over.
     Expired,
-    /// An operator lifted it.
+    /// An operator lifted it, as a mistake.
     Lifted,
+    /// It was lifted, and was no mistake: who asked for it did not want it any longer, an operator asked for a weaker one in its
+    /// place, or it had gone from the gate.
+    Withdrawn,
     /// The table was full, and of all its entries this one would have expired first.
     Evicted,
     /// The target became protected: the allowlist or the host's addresses changed.
@@ -106,15 +109,20 @@ pub enum End {
 }
 
 impl End {
-    /// The name in the store.
+    /// The name in words.
     pub fn name(self) -> &'static str {
         match self {
             End::Expired => "expired",
-            End::Lifted => "lifted",
+            End::Lifted | End::Withdrawn => "lifted",
             End::Evicted => "evicted",
             End::Protected => "protected",
             End::Failed => "failed",
         }
+    }
+
+    /// Whether the offence that led to a block that ends so does not count: the block was a mistake, or never came into force.
+    pub fn forgives(self) -> bool {
+        matches!(self, End::Lifted | End::Protected | End::Failed)
     }
 }
 

@@ -116,10 +116,15 @@ impl Offenders {
         }
     }
 
-    /// Takes back the latest offence of `target`: its block never came into force.
-    pub(crate) fn take_back(&mut self, target: &Target) {
-        if let Some(known) = self.table.touch(target) {
-            known.offences = known.offences.saturating_sub(1);
+    /// Takes back an offence of `target`, its `offences`th, and those after it: of several blocks that one offence led to,
+    /// each says so.
+    pub(crate) fn take_back(&mut self, target: &Target, offences: u32) {
+        let before = offences.saturating_sub(1);
+        if before == 0 {
+            self.table.remove(target);
+            self.order.remove(target);
+        } else if let Some(known) = self.table.touch(target) {
+            known.offences = known.offences.min(before);
         }
     }
 }
@@ -141,7 +146,7 @@ mod tests {
         offenders.record(target, 1, start.after(HOUR));
         assert_eq!(offenders.next(&target, start.after(25 * HOUR), DAY), 2);
         assert_eq!(offenders.next(&target, start.after(26 * HOUR), DAY), 1);
-        offenders.take_back(&target);
+        offenders.take_back(&target, 1);
         assert_eq!(offenders.next(&target, start, DAY), 1);
     }
 
@@ -180,7 +185,7 @@ mod tests {
         }
         offenders.record(target("203.0.113.0/24"), 1, start);
         offenders.record(target("203.0.113.0/25"), 1, start);
-        offenders.take_back(&target("203.0.113.9"));
+        offenders.take_back(&target("203.0.113.9"), 1);
         let within = |count, hours| {
             let found = offenders.within(target("203.0.113.0/24"), count, start.after(hours * HOUR), DAY);
             found.map(|target| target.to_string()).collect::<Vec<_>>()

@@ -47,6 +47,8 @@ pub(super) enum Command {
     /// Block addresses or prefixes by hand
     Block(Block),
     /// Lift blocks
+    ///
+    /// One that a rule made was a mistake then, and counts as no offence of its source.
     Unblock(Unblock),
     /// What is never blocked: the allowlist, beside that of the configuration
     #[command(subcommand)]

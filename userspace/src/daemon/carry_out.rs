@@ -266,10 +266,10 @@ impl Daemon {
         let at = clock::now().wall;
         for ((block, _, end, detail), (packets, bytes)) in ended.iter().zip(counts) {
             let (uid, reason) = match (end, cause) {
-                (End::Lifted, Cause::Operator { uid, reason: None }) => {
+                (End::Lifted | End::Withdrawn, Cause::Operator { uid, reason: None }) => {
                     (Some(uid), Some(format!("by uid {uid}")))
                 }
-                (End::Lifted, Cause::Operator { uid, reason: Some(reason) }) => {
+                (End::Lifted | End::Withdrawn, Cause::Operator { uid, reason: Some(reason) }) => {
                     (Some(uid), Some(format!("by uid {uid}: {reason}")))
                 }
                 // They allowed it, and the detail says what.

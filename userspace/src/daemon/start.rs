@@ -492,7 +492,7 @@ fn ended(block: Arc<Block>, now: &Now) -> Write {
     let (end, reason) = if is_over {
         (End::Expired, None)
     } else {
-        (End::Lifted, Some("it stood in the gate no longer when the controller started".to_owned()))
+        (End::Withdrawn, Some("it stood in the gate no longer when the controller started".to_owned()))
     };
     Write::Ended { block, end, at: now.wall, packets: 0, bytes: 0, reason, uid: None }
 }

@@ -272,7 +272,7 @@ fn nothing_expires_before_it_began() {
 #[test]
 fn every_end_is_an_outcome_with_its_reason() {
     let (_directory, mut store) = store();
-    let ends = [End::Expired, End::Lifted, End::Evicted, End::Protected, End::Failed];
+    let ends = [End::Expired, End::Lifted, End::Evicted, End::Protected, End::Failed, End::Withdrawn];
     for (index, end) in ends.into_iter().enumerate() {
         let block = block(&format!("203.0.113.{index}"), 30);
         store.write(&[blocked(&block), ended(&block, end, 2)]).unwrap();
@@ -292,13 +292,13 @@ fn every_end_is_an_outcome_with_its_reason() {
     let incidents = store.incidents(&all(10)).unwrap();
     let outcomes: Vec<_> = incidents.iter().map(|incident| incident.outcome).collect();
     use Outcome::{Expired, Failed, Lifted};
-    assert_eq!(outcomes, [Expired, Lifted, Lifted, Lifted, Failed, Failed]);
+    assert_eq!(outcomes, [Expired, Lifted, Lifted, Lifted, Failed, Lifted, Failed]);
     assert_eq!(incidents[0].outcome_at, Some(wall(30)), "when it was due, not when somebody looked");
     assert_eq!(incidents[1].outcome_at, Some(wall(50)));
     assert!(incidents[2].outcome_reason.as_ref().unwrap().starts_with("evicted"));
     assert!(incidents[3].outcome_reason.as_ref().unwrap().starts_with("protected"));
-    assert_eq!(incidents[5].outcome_reason.as_deref(), Some("the kernel's table is full"));
-    assert_eq!(incidents[5].responded_at, None, "the kernel never had it");
+    assert_eq!(incidents[6].outcome_reason.as_deref(), Some("the kernel's table is full"));
+    assert_eq!(incidents[6].responded_at, None, "the kernel never had it");
     assert_eq!(store.in_force(&now()).unwrap(), []);
 }
 
@@ -339,11 +339,29 @@ fn offenders_are_remembered_by_when_their_block_ends() {
     let by_hand = Block { origin: Origin::Operator, ..block("203.0.113.9", 900) };
     let failed = block("203.0.113.10", 900);
     store.write(&[blocked(&a), blocked(&b), blocked(&by_hand), blocked(&failed)]).unwrap();
-    store.write(&[ended(&b, End::Lifted, 0), ended(&failed, End::Failed, 0)]).unwrap();
+    store.write(&[ended(&b, End::Withdrawn, 0), ended(&failed, End::Failed, 0)]).unwrap();
     let offender = |text, offences, until| Offender { target: target(text), offences, until: wall(until) };
     let expected = [offender("203.0.113.8", 1, 50), offender("203.0.113.7", 3, 100)];
     assert_eq!(store.offenders(wall(0)).unwrap(), expected);
     assert_eq!(store.offenders(wall(51)).unwrap(), expected[1..]);
+}
+
+#[test]
+fn an_offence_whose_block_was_a_mistake_is_taken_back() {
+    for end in [End::Lifted, End::Protected] {
+        let (_directory, mut store) = store();
+        let (a, b) = (Block { offences: 3, ..block("203.0.113.7", 100) }, block("203.0.113.8", 900));
+        let by_hand = Block { origin: Origin::Operator, ..b.clone() };
+        store.write(&[blocked(&a), ended(&a, end, 0), blocked(&b)]).unwrap();
+        let offences = |store: &Store| {
+            let offenders = store.offenders(wall(-100)).unwrap();
+            offenders.iter().map(|offender| (offender.target, offender.offences)).collect::<Vec<_>>()
+        };
+        store.write(&[ended(&by_hand, end, 0)]).unwrap();
+        assert_eq!(offences(&store), [(a.target, 2), (b.target, 1)], "an operator's block is no offence");
+        store.write(&[blocked(&b), ended(&b, end, 0)]).unwrap();
+        assert_eq!(offences(&store), [(a.target, 2)]);
+    }
 }
 
 #[test]

@@ -498,7 +498,7 @@ pub(super) fn kind(strictness: Strictness) -> (&'static str, bool) {
 pub(super) fn outcome(end: End) -> (Outcome, Option<&'static str>) {
     match end {
         End::Expired => (Outcome::Expired, None),
-        End::Lifted => (Outcome::Lifted, None),
+        End::Lifted | End::Withdrawn => (Outcome::Lifted, None),
         End::Evicted => {
             (Outcome::Lifted, Some("evicted: the table was full, and it would have expired first"))
         }
@@ -545,16 +545,26 @@ fn offended(connection: &Connection, offender: &Offender) -> rusqlite::Result<()
     Ok(())
 }
 
-/// Notes when the block of an offender ended; one that the kernel did not take is no offence that was answered.
+/// Notes when the block of an offender ended, and takes its offence back where that does not count.
 fn ended(connection: &Connection, block: &Block, end: End, at: Wall) -> rusqlite::Result<()> {
     let target = block.target.to_string();
-    match end {
-        End::Failed => connection
-            .prepare_cached("UPDATE offenders SET offences = ?2 WHERE target = ?1 AND offences > ?2")?
-            .execute(params![target, block.offences.saturating_sub(1)])?,
-        _ => connection
+    let forgiven = end.forgives() && block.origin.is_by_rule();
+    match (forgiven, block.offences.saturating_sub(1)) {
+        (false, _) => connection
             .prepare_cached("UPDATE offenders SET until = ?2 WHERE target = ?1")?
             .execute(params![target, at.0])?,
+        (true, 0) => {
+            connection.prepare_cached("DELETE FROM offenders WHERE target = ?1")?.execute([target])?
+        }
+        (true, before) => {
+            // What the kernel did not take was no block, and those before it ended when they did.
+            let until = (end != End::Failed).then_some(at.0);
+            connection
+                .prepare_cached(
+                    "UPDATE offenders SET offences = min(offences, ?2), until = ifnull(?3, until) WHERE target = ?1",
+                )?
+                .execute(params![target, before, until])?
+        }
     };
     Ok(())
 }

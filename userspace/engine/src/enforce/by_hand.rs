@@ -50,7 +50,7 @@ impl Enforcer {
         let mut lifted: Vec<Entry> = stricter.iter().filter_map(|key| self.blocklist.remove(key)).collect();
         if self.place(&key).is_some() {
             // It takes over as it rested, and gets what is asked for when it is in force.
-            lifted.drain(..).for_each(|entry| self.end(entry, End::Lifted, None));
+            lifted.drain(..).for_each(|entry| self.end(entry, End::Withdrawn, None));
         }
         self.put_instead(block.into(), lifted, now.mono);
         Ok(())
@@ -81,7 +81,7 @@ impl Enforcer {
         self.expire(source, now.mono);
         let theirs = |entry: &&Entry| entry.block.origin == origin;
         let key = key(&self.blocklist.covering(source).find(theirs)?.block);
-        self.remove(&key, End::Lifted, Some(why));
+        self.remove(&key, End::Withdrawn, Some(why));
         self.offenders.ended(&key.0, Moment::now(now));
         Some(key.0)
     }

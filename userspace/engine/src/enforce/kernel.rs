@@ -32,9 +32,6 @@ impl Enforcer {
             Applied::Failed(why) => why,
         };
         self.counts.failed += 1;
-        if block.origin.is_by_rule() {
-            self.offenders.take_back(&block.target);
-        }
         self.remove(&key, End::Failed, Some(why));
     }
 

@@ -17,7 +17,7 @@ impl Enforcer {
         self.put_instead(block, Vec::new(), now);
     }
 
-    /// The same, instead of stricter ones of its target: these have been taken out, and end as lifted.
+    /// The same, instead of stricter ones of its target: these have been taken out, and end as withdrawn.
     pub(super) fn put_instead(&mut self, block: Arc<Block>, lifted: Vec<Entry>, now: Mono) {
         let target = block.target;
         if let Some(first) = self.blocklist.insert(Arc::clone(&block)) {
@@ -37,7 +37,7 @@ impl Enforcer {
             }
         }
         for entry in lifted {
-            self.ended(entry, End::Lifted, None);
+            self.ended(entry, End::Withdrawn, None);
         }
     }
 
@@ -78,12 +78,20 @@ impl Enforcer {
     /// Tells of the end of a block that has been taken out, when what takes over from it has been told of.
     fn ended(&mut self, entry: Entry, end: End, detail: Option<Arc<str>>) {
         let Entry { block, rests, .. } = entry;
+        self.forgive(&block, end);
         let place = match self.in_gate(&block.target) {
             _ if rests => Place::Nowhere,
             Some(_) => Place::TakenOver,
             None => Place::Gate,
         };
         self.changes.push_back(Change::Unblock { block, place, end, detail });
+    }
+
+    /// Takes back the offence that led to a block, where one that ends so does not count.
+    pub(super) fn forgive(&mut self, block: &Block, end: End) {
+        if end.forgives() && block.origin.is_by_rule() {
+            self.offenders.take_back(&block.target, block.offences);
+        }
     }
 
     /// Brings a block into force that rests, unless it has to rest further.

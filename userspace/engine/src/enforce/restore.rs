@@ -54,6 +54,7 @@ impl Enforcer {
     /// Ends a block that an earlier controller has put into the gate, and that is not put in here: when what takes over its entry
     /// is in, or else ahead of all, so that there is room for what comes.
     fn over(&mut self, block: Arc<Block>, end: End, detail: Option<Arc<str>>) {
+        self.forgive(&block, end);
         match self.in_gate(&block.target) {
             Some(_) => {
                 self.changes.push_back(Change::Unblock { block, place: Place::TakenOver, end, detail });

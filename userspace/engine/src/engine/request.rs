@@ -154,9 +154,11 @@ mod tests {
         assert_eq!(lab.engine.lift_for(source, Origin::Operator, "x".into(), lab.now), None);
         assert_eq!(lab.engine.lift_for(source, Origin::Wazuh, "over".into(), lab.now), Some(target));
         let changes = lab.changes();
-        let [Change::Unblock { end: End::Lifted, detail, .. }] = &*changes else { panic!("{changes:#?}") };
+        let [Change::Unblock { end: End::Withdrawn, detail, .. }] = &*changes else { panic!("{changes:#?}") };
         assert_eq!(detail.as_deref(), Some("over"));
         assert_eq!(lab.engine.lift_for(source, Origin::Wazuh, "over".into(), lab.now), None);
+        let offences = lab.engine.offenders(lab.now).map(|(_, offender)| offender.offences);
+        assert_eq!(offences.collect::<Vec<_>>(), [1], "it was no mistake");
 
         lab.engine.block_for(&request(A, OPEN), b"", lab.now);
         lab.changes();
@@ -215,7 +217,7 @@ mod tests {
         lab.changes();
         assert!(lab.engine.lift_for(A.parse().unwrap(), Origin::Wazuh, "over".into(), lab.now).is_some());
         let changes = lab.changes();
-        let [Change::Resume(block), Change::Unblock { end: End::Lifted, .. }] = &changes[..] else {
+        let [Change::Resume(block), Change::Unblock { end: End::Withdrawn, .. }] = &changes[..] else {
             panic!("{changes:#?}")
         };
         assert_eq!((block.origin, block.measure), (Origin::Operator, measure));

@@ -5,6 +5,7 @@ mod custom;
 mod detection;
 mod lift_all;
 mod measures;
+mod offences;
 mod rest;
 mod shipped;
 mod streams;

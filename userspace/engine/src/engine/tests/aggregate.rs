@@ -89,6 +89,16 @@ fn a_network_that_holds_something_protected_is_not_blocked_and_that_is_on_record
 }
 
 #[test]
+fn a_host_whose_block_was_lifted_does_not_count() {
+    let mut lab = lab(2);
+    lab.attempt(EventKind::InvalidUser, "203.0.113.1");
+    lab.engine.unblock(&target("203.0.113.1"), End::Lifted, lab.now);
+    lab.changes();
+    assert_eq!(lab.offend("203.0.113.2").len(), 1);
+    assert_eq!(lab.offend("203.0.113.3").len(), 2);
+}
+
+#[test]
 fn offenders_of_before_a_restart_count() {
     let mut lab = lab(2);
     let offender = Offender { offences: 1, until: lab.now.wall };

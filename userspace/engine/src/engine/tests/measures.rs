@@ -102,7 +102,7 @@ fn an_operators_word_holds_for_measures_too() {
     let request = BlockRequest { target: target(A), timeout, measure, reason: "softer".into() };
     lab.engine.block(request, lab.now).unwrap();
     let changes = lab.changes();
-    let [Change::Block(softer), Change::Unblock { end: End::Lifted, place: Place::TakenOver, .. }] =
+    let [Change::Block(softer), Change::Unblock { end: End::Withdrawn, place: Place::TakenOver, .. }] =
         &changes[..]
     else {
         panic!("{changes:#?}")

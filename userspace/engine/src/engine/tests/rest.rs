@@ -142,7 +142,7 @@ fn an_operator_who_says_it_again_goes_on_with_what_rests() {
     lab.pass(MINUTE);
     lab.asks(A, throttle(), DAY);
     let changes = lab.changes();
-    let [Change::Resume(_), Change::Unblock { end: End::Lifted, .. }, Change::Block(again)] = &changes[..]
+    let [Change::Resume(_), Change::Unblock { end: End::Withdrawn, .. }, Change::Block(again)] = &changes[..]
     else {
         panic!("{changes:#?}")
     };
