@@ -40,6 +40,60 @@ fn stop(lab: &Lab, controller: Controller) -> Result<Vec<u8>> {
 }
 
 #[test]
+fn an_incident_says_who_asked_for_it_also_where_another_asks_for_more() -> Result<()> {
+    let lab = Lab::new()?;
+    let controller = start(&lab)?;
+    lab.xdpban(&["block", ATTACKER, "--for", "10m", "--reason", "scans"])?.success()?;
+    lab.flood(Side::Attacker, Side::Attacker.v4(), 200)?;
+    lab.log().invalid_user(7, ATTACKER)?;
+    lab.eventually("the rule has its way", Duration::from_secs(5), |lab| {
+        Ok(lab.list()?[0]["origin"] == "rule")
+    })?;
+    lab.flood(Side::Attacker, Side::Attacker.v4(), 300)?;
+    lab.xdpban(&["block", ATTACKER, "--for", "1d", "--reason", "them again"])?.success()?;
+    lab.xdpban(&["unblock", ATTACKER])?.success()?;
+
+    let [first, rule, second] = &incidents(&lab, &[])?[..] else {
+        anyhow::bail!("{:?}", incidents(&lab, &[])?)
+    };
+    for (incident, origin, uid, reason, attempts, ended) in [
+        (
+            first,
+            "operator",
+            Value::from(0),
+            "scans",
+            0,
+            "rule 5710 asked for it anew; that is an incident of its own",
+        ),
+        (
+            rule,
+            "rule",
+            Value::Null,
+            "login as a user that does not exist",
+            1,
+            "uid 0 asked for it anew; that is an incident of its own",
+        ),
+        (second, "operator", 0.into(), "them again", 0, "by uid 0"),
+    ] {
+        assert_eq!(
+            (&incident["origin"], &incident["uid"], &incident["reason"], &incident["attempts"]),
+            (&origin.into(), &uid, &reason.into(), &attempts.into()),
+            "{incident}"
+        );
+        assert_eq!((&incident["outcome"], &incident["outcome_reason"]), (&"lifted".into(), &ended.into()));
+    }
+    assert_eq!((&first["timeout_s"], &rule["timeout_s"]), (&600.into(), &3600.into()));
+    let dropped = |incident: &Value| incident["dropped_packets"].as_u64();
+    assert!(dropped(first) >= Some(200) && dropped(first) < Some(300), "{first}");
+    assert!(dropped(rule) >= Some(300) && dropped(rule) < Some(400), "{rule}");
+    let show = lab.xdpban(&["show", ATTACKER])?;
+    show.success()?.stdout_has("by uid 0: scans")?.stdout_has("5710 login as a user")?;
+    controller.stop()?;
+    lab.xdpban(&["verify-record"])?.success()?;
+    Ok(())
+}
+
+#[test]
 fn incidents_are_found_by_what_is_known_of_them() -> Result<()> {
     let lab = Lab::new()?;
     let controller = start(&lab)?;

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocklist::{Blocklist, Full, Key, key};
-use crate::change::{Block, Change, End, Protection, Refusal};
+use crate::change::{Block, Change, End, Origin, Protection, Refusal};
 use crate::lru::Lru;
 use crate::moment::Moment;
 use crate::offenders::{Offender, Offenders};
 use crate::policy::Policy;
 use crate::protect::{Guard, HostAddresses, Logins};
 use crate::target::Target;
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Wall};
 
 mod aggregate;
 mod by_hand;
@@ -188,6 +188,13 @@ impl Enforcer {
             logins.check(target, Moment::now(now))
         })
     }
+}
+
+/// When the block began that `origin` asks for at `asked`: when `standing` did, where that is theirs, and so goes on.
+fn began(standing: Option<&Block>, origin: Origin, asked: Wall) -> Wall {
+    // What was found in the gate may be theirs.
+    let theirs = standing.filter(|standing| [origin, Origin::Adopted].contains(&standing.origin));
+    theirs.map_or(asked, |standing| standing.created)
 }
 
 fn is_over(block: &Block, now: Mono) -> bool {

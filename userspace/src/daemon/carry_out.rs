@@ -92,11 +92,14 @@ impl Daemon {
             return;
         }
         let resumes = matches!(run, [Change::Resume(_), ..]);
+        let mut counted = Vec::with_capacity(blocks.len());
         for block in &blocks {
             let other = |entry: &Entry| {
                 entry.measure.is_some_and(|measure| measure.strictness() != block.measure.strictness())
             };
-            match self.gate.entry(&block.target).filter(other) {
+            let entry = self.gate.entry(&block.target);
+            counted.push(entry.as_ref().map_or((0, 0), |entry| (entry.packets, entry.bytes)));
+            match entry.filter(other) {
                 Some(entry) => taken_over.insert(block.target, (entry.packets, entry.bytes)),
                 None => taken_over.remove(&block.target),
             };
@@ -107,7 +110,7 @@ impl Daemon {
         let took = if let Cause::Line(read_at) = cause { Some(now.mono.since(read_at)) } else { None };
         let uid = if let Cause::Operator { uid, .. } = cause { Some(uid) } else { None };
         let mut taken = Vec::new();
-        for (index, block) in blocks.into_iter().enumerate() {
+        for ((index, block), counted) in blocks.into_iter().enumerate().zip(counted) {
             let applied = match left_out.next_if(|(place, _)| *place == index) {
                 None => Applied::Done,
                 Some((_, NotTaken::Full)) => Applied::TableFull,
@@ -125,7 +128,8 @@ impl Daemon {
                         at: now.wall,
                         took,
                         uid,
-                        from,
+                        // What is found in the gate has counted for what goes on record now.
+                        from: if matches!(cause, Cause::Restore) { from } else { counted },
                         dry_run: !self.enforcing(),
                     });
                 }

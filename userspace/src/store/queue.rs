@@ -127,8 +127,16 @@ impl Queue {
                 self.streams.insert(name, seq);
                 return;
             }
+            // It has a later one with it, and may begin an incident of its own.
+            Write::Blocked { ref block, .. } => {
+                let same = |(strictness, ..): &(Strictness, u64, u64, Wall)| {
+                    *strictness == block.measure.strictness()
+                };
+                if self.counts.get(&block.target).is_some_and(same) {
+                    self.counts.remove(&block.target);
+                }
+            }
             Write::Alive { .. }
-            | Write::Blocked { .. }
             | Write::Refused { .. }
             | Write::Offender(_)
             | Write::Login(_)
@@ -325,6 +333,12 @@ mod tests {
     fn counts_of_a_block_that_ended_do_not_pass_for_the_next_ones() {
         let mut queue = queue([counts(1, 5), ended(1), blocked(1)]);
         assert_eq!(queue.take().writes(), [ended(1), blocked(1)]);
+    }
+
+    #[test]
+    fn counts_of_before_a_block_was_asked_for_anew_do_not_pass_for_its_own() {
+        let mut queue = queue([counts(1, 5), counts(2, 5), blocked(1)]);
+        assert_eq!(queue.take().writes(), [blocked(1), counts(2, 5)]);
     }
 
     #[test]

@@ -146,6 +146,58 @@ fn a_block_that_comes_again_is_the_same_incident_until_it_ends() {
 }
 
 #[test]
+fn who_asks_for_a_block_that_stands_has_an_incident_of_their_own() {
+    let (directory, mut store) = store();
+    let by_rule = block("203.0.113.7", 600);
+    let by_hand =
+        Block { rule: None, origin: Origin::Operator, reason: "scans".into(), ..block("203.0.113.7", 100) };
+    let by_wazuh = Block { origin: Origin::Wazuh, ..by_rule.clone() };
+    let asked = |block: &Block, created, at, uid, packets| Write::Blocked {
+        block: Block { created: wall(created), ..block.clone() }.into(),
+        at: wall(at),
+        took: None,
+        uid,
+        from: (packets, packets * 60),
+        dry_run: false,
+    };
+    let writes = [
+        asked(&by_hand, 0, 0, Some(1000), 0),
+        asked(&by_rule, 9, 10, None, 5),
+        // What the same ones say again is no other incident.
+        asked(&by_rule, 9, 15, None, 7),
+        asked(&by_hand, 19, 20, Some(1000), 9),
+        asked(&by_hand, 19, 25, Some(1000), 10),
+        asked(&by_hand, 19, 30, Some(1001), 11),
+        asked(&by_wazuh, 39, 40, None, 13),
+        ended(&by_wazuh, End::Withdrawn, 20),
+    ];
+    store.write(&writes).unwrap();
+    let incidents = store.incidents(&all(10)).unwrap();
+    let told: Vec<_> = incidents
+        .iter()
+        .map(|i| (i.origin, i.uid, i.first_seen, i.outcome, i.outcome_at, i.outcome_uid, i.dropped_packets))
+        .collect();
+    use Origin::{Operator, Rule, Wazuh};
+    let (lifted, at) = (Outcome::Lifted, |seconds| Some(wall(seconds)));
+    assert_eq!(
+        told,
+        [
+            (Operator, Some(1000), wall(0), lifted, at(10), None, 5),
+            (Rule, None, wall(9), lifted, at(20), Some(1000), 4),
+            (Operator, Some(1000), wall(19), lifted, at(30), Some(1001), 2),
+            (Operator, Some(1001), wall(30), lifted, at(40), None, 2),
+            (Wazuh, None, wall(39), lifted, at(50), None, 7),
+        ]
+    );
+    let why: Vec<_> = incidents.iter().map(|i| i.outcome_reason.as_deref()).collect();
+    let goes_on = |who: &str| Some(format!("{who} asked for it anew; that is an incident of its own"));
+    let expected = ["rule 5710", "uid 1000", "uid 1001", "rule 5710"].map(goes_on);
+    assert_eq!(why[..4], expected.each_ref().map(Option::as_deref));
+    assert_eq!((&*incidents[0].reason, incidents[1].timeout), ("scans", Some(Duration::from_secs(585))));
+    assert_eq!(Archive::open(directory.path()).unwrap().verify(&[]).unwrap().faults, []);
+}
+
+#[test]
 fn a_weaker_block_rests_with_an_incident_and_counts_of_its_own() {
     let (directory, mut store) = store();
     let rate = std::num::NonZeroU32::new(20).unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use xdpban_engine::Login;
-use xdpban_engine::change::{Block, End, Refused};
+use xdpban_engine::change::{Block, End, Origin, Refused};
 use xdpban_engine::measure::Strictness;
 use xdpban_engine::target::Target;
 use xdpban_engine::time::Wall;
@@ -22,7 +22,7 @@ use crate::source::Position;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
     /// The kernel blocks a target. Opens an incident; where one of the same strictness is in force for the target already,
-    /// that one takes over what the block says.
+    /// that one takes over what the block says if the same asked for it, and ends otherwise.
     Blocked {
         /// The block.
         block: Arc<Block>,
@@ -32,7 +32,7 @@ pub enum Write {
         took: Option<Duration>,
         /// The user id of the operator who asked for it.
         uid: Option<u32>,
-        /// The packets and bytes that its entry had counted before, for a weaker block.
+        /// The packets and bytes that its entry had counted before, for another block or for this one.
         from: (u64, u64),
         /// Whether it is not enforced.
         dry_run: bool,
@@ -276,8 +276,15 @@ pub(super) fn blocked(
     How { took, uid, from, dry_run }: How,
 ) -> rusqlite::Result<()> {
     let mut columns = Columns::default();
-    let id = in_force(ledger.connection, &block.target, block.measure.strictness())?;
-    match id {
+    let (mut standing, mut began) =
+        (in_force(ledger.connection, &block.target, block.measure.strictness())?, block.created);
+    if let Some(id) = standing {
+        counted(ledger.connection, &block.target, block.measure.strictness(), from.0, from.1, at)?;
+        if let Some(asked) = asked_anew(ledger, id, block, at, uid)? {
+            (standing, began) = (None, asked);
+        }
+    }
+    match standing {
         Some(id) => {
             columns.set("last_seen", at.0);
             columns.set("action", block.measure.action.name());
@@ -290,13 +297,13 @@ pub(super) fn blocked(
             extend(ledger, id, at, &columns)?;
         }
         None => {
-            columns.set("first_seen", block.created.0);
+            columns.set("first_seen", began.0);
             columns.set("last_seen", at.0);
             columns.set("responded_at", at.0);
             columns.set_target(&block.target);
             columns.set("uid", uid.map(i64::from));
             columns.set("action", block.measure.action.name());
-            columns.set_block(block, block.created);
+            columns.set_block(block, began);
             columns.set("line_to_block_us", took.map(micros));
             if dry_run {
                 columns.set("dry_run", 1);
@@ -311,6 +318,37 @@ pub(super) fn blocked(
         offended(ledger.connection, &Offender { target: block.target, offences: block.offences, until })?;
     }
     Ok(())
+}
+
+/// Ends the incident `id`, which is in force, if someone else asked for its block than asks for `block`, and returns when that
+/// was: each incident says who asked for it, and why.
+fn asked_anew(
+    ledger: &mut Ledger<'_>,
+    id: i64,
+    block: &Block,
+    at: Wall,
+    uid: Option<u32>,
+) -> rusqlite::Result<Option<Wall>> {
+    let known = "SELECT origin, uid, first_seen FROM incidents WHERE id = ?1";
+    let (origin, by, began): (String, Option<u32>, i64) = ledger
+        .connection
+        .prepare_cached(known)?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    // Nobody knows who asked for what was found in the gate.
+    let is_known = [&*origin, block.origin.name()].iter().all(|origin| *origin != Origin::Adopted.name());
+    let is_same = origin == block.origin.name() && by.zip(uid).is_none_or(|(by, uid)| by == uid);
+    if is_same || !is_known {
+        return Ok(None);
+    }
+    let who = match (&block.rule, uid) {
+        (Some(rule), _) => format!("rule {}", rule.id.0),
+        (None, Some(uid)) => format!("uid {uid}"),
+        (None, None) => block.origin.name().to_owned(),
+    };
+    let reason = format!("{who} asked for it anew; that is an incident of its own");
+    Close { outcome: Outcome::Lifted, at, reason: Some(&reason), uid }.apply(ledger, id)?;
+    // Operators are all one to the engine, for which the block goes on.
+    Ok(Some(if block.created.0 > began { block.created } else { at }))
 }
 
 /// Ends the incident of a block that is enforced from now on where it was not, or the other way round, and begins another.

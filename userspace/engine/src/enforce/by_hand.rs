@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{BlockRequest, Enforcer, refusal_of};
+use super::{BlockRequest, Enforcer, began, refusal_of};
 use crate::blocklist::{Entry, Key, key};
 use crate::change::{Block, End, Expiry, Origin, Refusal};
 use crate::moment::Moment;
@@ -21,28 +21,22 @@ impl Enforcer {
         }
         let key = (target, measure.strictness());
         self.blocklist.has_room(&key).map_err(|full| refusal_of(target, full))?;
+        let standing = self.blocklist.get(&key).map(|entry| &*entry.block);
         let block = Block {
             target,
-            created: self.blocklist.get(&key).map_or(now.wall, |entry| entry.block.created),
+            created: began(standing, Origin::Operator, now.wall),
             expires: timeout.map(|timeout| Expiry::after(timeout, now)),
             measure,
             rule: None,
             reason,
             origin: Origin::Operator,
-            offences: self.offenders.next(&target, Moment::now(now), self.forget_after),
+            offences: match self.block_of(&target) {
+                Some(standing) => standing.offences,
+                None => self.offenders.next(&target, Moment::now(now), self.forget_after),
+            },
             attempts: 0,
             users: Vec::new(),
             evidence: Vec::new(),
-        };
-        let block = match self.blocklist.of(target).next().map(|entry| &*entry.block) {
-            Some(Block { offences, attempts, users, evidence, .. }) => Block {
-                offences: *offences,
-                attempts: *attempts,
-                users: users.clone(),
-                evidence: evidence.clone(),
-                ..block
-            },
-            None => block,
         };
         let stricter = |entry: &&Entry| entry.block.measure.is_stricter_than(&measure);
         let stricter: Vec<Key> =

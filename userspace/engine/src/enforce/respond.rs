@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Decision, Enforcer, Evidence, Offence, refusal_of};
+use super::{Decision, Enforcer, Evidence, Offence, began, refusal_of};
 use crate::blocklist::{Entry, key};
 use crate::change::{Block, Change, Expiry, Origin, Protection, Refusal, Refused};
 use crate::measure::Measure;
@@ -152,7 +152,7 @@ impl Enforcer {
 pub(super) fn join(standing: Option<&Block>, asked: Block) -> Block {
     match standing.filter(|standing| !asked.measure.is_stricter_than(&standing.measure)) {
         Some(standing) => Block {
-            created: standing.created,
+            created: began(Some(standing), asked.origin, asked.created),
             expires: if outlasts(standing.expires, asked.expires) { standing.expires } else { asked.expires },
             measure: standing.measure.and(asked.measure),
             ..asked

@@ -583,10 +583,15 @@ fn an_operators_word_holds() {
     let mut lab = Lab::new(policy());
     lab.attempt(EventKind::MaxAttemptsExceeded, A);
     lab.changes();
+    lab.pass(MINUTE);
     lab.operator(A, Some(MINUTE)).unwrap();
     let block = the_block(lab.changes());
     assert_eq!((block.origin, &*block.reason, block.rule), (Origin::Operator, "by hand", None));
+    assert_eq!((block.created, block.attempts), (lab.now.wall, 0), "nothing of the rule's is theirs");
     assert_eq!(block.expires.map(|expiry| expiry.mono), Some(lab.now.mono.after(MINUTE)));
+    lab.pass(SECOND);
+    lab.operator(A, Some(HOUR)).unwrap();
+    assert_eq!(the_block(lab.changes()).created, block.created, "it goes on");
 
     lab.operator("203.0.113.0/24", None).unwrap();
     lab.changes();

@@ -120,9 +120,11 @@ fn what_an_operator_asked_for_a_network_goes_on_joined_with_what_its_hosts_get_i
     let request =
         BlockRequest { target: net, timeout: None, measure: ports(&[22]), reason: "by hand".into() };
     lab.engine.block(request, lab.now).unwrap();
-    let created = the_block(lab.changes()).created;
+    lab.changes();
     lab.offend("203.0.113.1");
+    let asked = lab.now.wall;
     lab.offend("203.0.113.2");
     let block = lab.engine.block_of(&net).unwrap();
-    assert_eq!((block.measure, block.expires, block.created), (ports(&[22, 443]), None, created));
+    assert_eq!((block.measure, block.expires), (ports(&[22, 443]), None));
+    assert_eq!((block.origin, block.created), (Origin::Rule, asked));
 }
