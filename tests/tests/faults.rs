@@ -82,6 +82,30 @@ fn a_store_with_damaged_pages_is_set_aside() -> Result<()> {
 }
 
 #[test]
+fn what_a_block_without_a_record_has_dropped_is_counted_once() -> Result<()> {
+    let lab = stopped()?;
+    fs::remove_file(store(&lab))?;
+    start(&lab)?.stop()?;
+    lab.flood(Side::Attacker, Side::Attacker.v4(), 50)?;
+    let controller = start(&lab)?;
+    let entry = is_blocked(&lab)?;
+    controller.stop()?;
+    start(&lab)?.stop()?;
+    let _controller = start(&lab)?;
+    let incidents = lab.show(ATTACKER)?["incidents"].clone();
+    ensure!(incidents.as_array().map(Vec::len) == Some(1), "{incidents}");
+    let dropped = |of: &serde_json::Value| of["dropped_packets"].as_u64().unwrap_or_default();
+    // By the attempts to connect since, there may be some more.
+    ensure!((50..80).contains(&dropped(&entry)), "{entry}");
+    ensure!((50..80).contains(&dropped(&incidents[0])), "{incidents}");
+    ensure!(
+        incidents[0]["last_seen"] == incidents[0]["responded_at"],
+        "it was put on record again: {incidents}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_store_of_a_later_version_is_refused_with_the_way_out() -> Result<()> {
     let lab = stopped()?;
     // `user_version` (https://www.sqlite.org/fileformat.html, 1.3).

@@ -117,20 +117,27 @@ impl Daemon {
                 Some((_, why)) => Applied::Failed(chain(&why).into()),
             };
             if applied == Applied::Done {
-                let restored = matches!(cause, Cause::Restore) && block.origin != Origin::Adopted;
-                // What was restored is on record as it was, save that it may have rested.
-                let from = taken_over.get(&block.target).copied().unwrap_or_default();
-                if resumes || restored && !block.measure.stops_everything() {
-                    self.writes.push(Write::Resumed { block: Arc::clone(block), at: now.wall, from });
+                let (recorded, at, dry_run) = (Arc::clone(block), now.wall, !self.enforcing());
+                let restored = matches!(cause, Cause::Restore);
+                if restored && block.origin == Origin::Adopted {
+                    // It may be on record as that since an earlier start. What its entry has counted is its own.
+                    let blocks = vec![(Arc::clone(&recorded), None)];
+                    self.writes.push(Write::Standing { blocks, at, dry_run });
+                }
+                if restored && !block.measure.stops_everything() {
+                    // It is on record as it was, save that it may have rested.
+                    let from = taken_over.get(&block.target).copied().unwrap_or_default();
+                    self.writes.push(Write::Resumed { block: recorded, at, from });
+                } else if resumes {
+                    self.writes.push(Write::Resumed { block: recorded, at, from: counted });
                 } else if !restored {
                     self.writes.push(Write::Blocked {
-                        block: Arc::clone(block),
-                        at: now.wall,
+                        block: recorded,
+                        at,
                         took,
                         uid,
-                        // What is found in the gate has counted for what goes on record now.
-                        from: if matches!(cause, Cause::Restore) { from } else { counted },
-                        dry_run: !self.enforcing(),
+                        from: counted,
+                        dry_run,
                     });
                 }
                 taken.push(block);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use xdpban_engine::Offender;
+use xdpban_engine::change::Block;
 
 use super::Daemon;
 use crate::clock;
@@ -30,17 +31,24 @@ impl Daemon {
             Write::Offender(store::Offender { target, offences, until })
         });
         self.writes.extend(offenders);
-        let blocks = self.engine.blocks().chain(self.engine.resting());
-        let standing = blocks.flat_map(|block| {
-            let (took, uid, from) = (None, None, (0, 0));
-            let blocked = Write::Blocked { block: Arc::clone(block), at, took, uid, from, dry_run };
-            let rests = self.engine.beneath(block).map(|beneath| {
-                let block = Arc::clone(block);
-                Write::Rests { block, at, beneath, packets: 0, bytes: 0 }
-            });
-            [Some(blocked), rests].into_iter().flatten()
+        let blocked = |block: &Arc<Block>, from| {
+            let (block, took, uid) = (Arc::clone(block), None, None);
+            Write::Blocked { block, at, took, uid, from, dry_run }
+        };
+        let in_force = self.engine.blocks().map(|block| {
+            // What was dropped so far is in the old record, and may have passed in a dry run.
+            let entry = self.gate.entry(&block.target);
+            blocked(block, entry.map_or((0, 0), |entry| (entry.packets, entry.bytes)))
         });
-        self.writes.extend(standing);
+        self.writes.extend(in_force);
+        self.counted.clear();
+        for block in self.engine.resting() {
+            self.writes.push(blocked(block, (0, 0)));
+            if let Some(beneath) = self.engine.beneath(block) {
+                let block = Arc::clone(block);
+                self.writes.push(Write::Rests { block, at, beneath, packets: 0, bytes: 0 });
+            }
+        }
         self.writes.extend(self.allowlist.writes());
         self.store.record(self.writes.drain(..));
         self.store.record(self.sources.positions());

@@ -128,7 +128,7 @@ impl Queue {
                 return;
             }
             // It has a later one with it, and may begin an incident of its own.
-            Write::Blocked { ref block, .. } => {
+            Write::Blocked { ref block, from, .. } if from != (0, 0) => {
                 let same = |(strictness, ..): &(Strictness, u64, u64, Wall)| {
                     *strictness == block.measure.strictness()
                 };
@@ -137,6 +137,7 @@ impl Queue {
                 }
             }
             Write::Alive { .. }
+            | Write::Blocked { .. }
             | Write::Refused { .. }
             | Write::Offender(_)
             | Write::Login(_)
@@ -337,8 +338,14 @@ mod tests {
 
     #[test]
     fn counts_of_before_a_block_was_asked_for_anew_do_not_pass_for_its_own() {
-        let mut queue = queue([counts(1, 5), counts(2, 5), blocked(1)]);
-        assert_eq!(queue.take().writes(), [blocked(1), counts(2, 5)]);
+        let asked_anew = || match blocked(1) {
+            Write::Blocked { block, at, took, uid, dry_run, .. } => {
+                Write::Blocked { block, at, took, uid, from: (6, 600), dry_run }
+            }
+            other => other,
+        };
+        let mut queue = queue([counts(1, 5), counts(2, 5), asked_anew()]);
+        assert_eq!(queue.take().writes(), [asked_anew(), counts(2, 5)]);
     }
 
     #[test]
