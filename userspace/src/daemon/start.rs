@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendError};
 use tokio::task::JoinSet;
 use xdpban_engine::change::{Block, End, Expiry, Origin};
 use xdpban_engine::measure::{Action, Measure, Strictness};
@@ -77,10 +77,8 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     // Whoever lacks these lacks the rest, too, and should hear of the cause first.
     gate::check_privileges()?;
     let server = Server::open(&config.paths.runtime)?;
-    let (mut store, kept, set_aside) = open_store(&config)?;
+    let (mut store, kept, set_aside) = open_store(&config, options.dry_run || !config.enforce)?;
     let migrated = store.migrated();
-    let is_off_host = store.is_off_host()?;
-    let is_switched = store.is_switched(options.dry_run || !config.enforce)?;
     let signals = Signals::listen().map_err(io("listen for signals"))?;
     let host = Host::watch()?;
     let mut gate = Gate::open(&gate::Options {
@@ -163,10 +161,10 @@ pub(super) fn daemon(config: Config, file: Option<&Path>, options: Options) -> R
     // The tables are filled before the program stands on an interface, so that it never passes what is blocked.
     daemon.carry_out(Cause::Restore);
     daemon.engine.restored(clock::now());
-    if is_off_host {
+    if kept.is_off_host {
         daemon.record_resumed();
     }
-    if is_switched {
+    if kept.is_switched {
         daemon.record_switch();
     }
     let restored = daemon.engine.blocks().count();
@@ -318,9 +316,9 @@ pub(super) fn sources_of(config: &Config) -> Vec<SourceConfig> {
 
 /// Opens the store. One that is no database, or a damaged one, is set aside and a new one begun: the host is guarded in
 /// any case, and nothing is overwritten. Returns what the operator should know of that.
-fn open_store(config: &Config) -> Result<(Store, Kept, Option<String>), DaemonError> {
+fn open_store(config: &Config, dry_run: bool) -> Result<(Store, Kept, Option<String>), DaemonError> {
     let (directory, policy) = (&config.paths.state, &config.policy);
-    let opened = Kept::open(directory, policy);
+    let opened = Kept::open(directory, policy, dry_run);
     let damage = match opened {
         Ok((store, kept)) => return Ok((store, kept, None)),
         Err(damage) if damage.wants_a_new_file() => damage,
@@ -332,7 +330,7 @@ fn open_store(config: &Config) -> Result<(Store, Kept, Option<String>), DaemonEr
         chain(&damage)
     );
     log::error!("{note}");
-    let (store, kept) = Kept::open(directory, policy)?;
+    let (store, kept) = Kept::open(directory, policy, dry_run)?;
     Ok((store, kept, Some(note)))
 }
 
@@ -348,11 +346,15 @@ struct Kept {
     settings: Option<Vec<String>>,
     /// Whether it was on trial: then the entries that it left in the gate end with that, and not at their own time.
     on_trial: bool,
+    /// Whether what is in force rests by the record, because the gate was taken off the host.
+    is_off_host: bool,
+    /// Whether something is on record as enforced that is not in this run, or the other way round.
+    is_switched: bool,
 }
 
 impl Kept {
     /// Opens the store and reads all of that, so that damage to any of it is found while there is nothing to undo yet.
-    fn open(directory: &Path, policy: &Policy) -> Result<(Store, Kept), StoreError> {
+    fn open(directory: &Path, policy: &Policy, dry_run: bool) -> Result<(Store, Kept), StoreError> {
         let store = Store::open(directory)?;
         let now = clock::now();
         let kept = Kept {
@@ -364,6 +366,8 @@ impl Kept {
             allowed: store.allowed()?,
             settings: store.last_settings()?,
             on_trial: store.on_trial()?,
+            is_off_host: store.is_off_host()?,
+            is_switched: store.is_switched(dry_run)?,
         };
         Ok((store, kept))
     }
@@ -377,10 +381,14 @@ pub(super) fn keep(config: &Config) -> Keep {
 /// Hands what the store says of its health to the loop.
 fn tell(health: mpsc::Sender<Health>) -> impl FnMut(Health) + Send {
     // Its thread waits where the loop does not take what it says.
-    move |message| {
-        if health.blocking_send(message).is_err() {
-            log::debug!("the loop has ended, and takes no word of the store");
+    move |message| match health.blocking_send(message) {
+        Ok(()) => {}
+        Err(SendError(Health::BegunAnew { why })) => {
+            log::error!(
+                "{why}. As the controller stops, there is little in it; networks that operators allowed are in the old one alone"
+            );
         }
+        Err(_) => log::debug!("the loop has ended, and takes no word of the store"),
     }
 }
 
