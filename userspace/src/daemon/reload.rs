@@ -32,7 +32,7 @@ impl Daemon {
         self.carry_out(Cause::Other);
         if self.sources.replace(start::sources_of(&config)) {
             self.sources.announce();
-            self.sources_begun().await;
+            self.sources.begun().await;
         }
         let enforced = self.enforcing();
         self.store.keep(start::keep(&config));

@@ -99,9 +99,10 @@ impl Sources {
         }
     }
 
-    /// Whether it is not known of all where their reading goes on after a crash.
+    /// Whether it is not known of all that can be read where their reading goes on after a crash.
     pub(super) fn lack_position(&self) -> bool {
-        self.watched.iter().any(|watched| !self.positions.contains_key(&watched.config.key()))
+        let mut can_be_read = self.watched.iter().filter(|watched| watched.trouble.is_none());
+        can_be_read.any(|watched| !self.positions.contains_key(&watched.config.key()))
     }
 
     /// What a source is; none where it is no longer watched.

@@ -426,6 +426,8 @@ mod tests {
                 break batch.live;
             }
         };
+        // It reads twice before it waits.
+        std::thread::sleep(Duration::from_millis(50));
         bench.append("log", "2\n");
         assert!(live(&mut bench, "2\n"));
         bench.append("edited", "1\n2\n");
