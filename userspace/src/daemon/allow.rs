@@ -113,8 +113,7 @@ impl Daemon {
                 continue;
             }
             let expires = request.timeout_s.map(|seconds| Expiry::after(Duration::from_secs(seconds), &now));
-            let added_at = networks.get(&network).map_or(now.wall, |allowed| allowed.added_at);
-            let comment = comment.clone();
+            let (comment, added_at) = (comment.clone(), now.wall);
             networks.insert(network, Allowed { comment: comment.clone(), added_at, expires, uid: Some(uid) });
             let expires_at = expires.map(|expiry| expiry.wall);
             self.writes.push(Write::Allow { network, comment, expires_at, uid: Some(uid), at: now.wall });
