@@ -190,7 +190,7 @@ impl Act {
             gap: Option<Gap>,
         }
         let gap = match self {
-            Act::Started { .. } => Some(Gap::before(ledger)?),
+            Act::Started { .. } => Some(Gap::before(ledger, at)?),
             _ => None,
         };
         ledger.append(at, self.kind(), None, &body(&Body { act: self, uid, gap })?)?;
@@ -246,13 +246,14 @@ struct Gap {
 }
 
 impl Gap {
-    fn before(ledger: &Ledger<'_>) -> rusqlite::Result<Gap> {
+    fn before(ledger: &Ledger<'_>, start: Wall) -> rusqlite::Result<Gap> {
         let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let last = ledger.connection.query_row("SELECT at, stopped FROM alive", [], read).optional()?;
         Ok(match last {
             None => Gap { after: "first", unwatched_since: None },
             Some((at, true)) => Gap { after: "stop", unwatched_since: Some(at) },
-            Some((at, false)) => Gap { after: "crash", unwatched_since: Some(at) },
+            // What is on record may bear a time ahead of a clock that was set back.
+            Some((at, false)) => Gap { after: "crash", unwatched_since: Some(start.0.min(at)) },
         })
     }
 }
@@ -263,6 +264,17 @@ pub(super) fn alive(ledger: &Ledger<'_>, at: Wall, stopped: bool) -> rusqlite::R
         .connection
         .prepare_cached("INSERT OR REPLACE INTO alive (id, at, stopped) VALUES (1, ?1, ?2)")?
         .execute(params![at.0, stopped])?;
+    Ok(())
+}
+
+/// Notes that a controller runs which has just recorded something: it may be killed before it next says so.
+pub(super) fn alive_by_record(ledger: &Ledger<'_>) -> rusqlite::Result<()> {
+    ledger
+        .connection
+        .prepare_cached(
+            "UPDATE alive SET at = r.at FROM records r WHERE r.seq = ?1 AND r.at > alive.at AND NOT stopped",
+        )?
+        .execute([ledger.head.seq])?;
     Ok(())
 }
 

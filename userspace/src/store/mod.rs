@@ -83,6 +83,8 @@ pub struct Store {
     /// The latest record in the file.
     head: Head,
     migrated: Option<Migrated>,
+    /// Whether the controller that has it open has begun to watch.
+    watches: bool,
     /// Held as long as the store is open, so that no other controller opens it. Others can read the file meanwhile.
     _lock: Flock<File>,
 }
@@ -129,7 +131,17 @@ impl Store {
             opened => (opened?, false),
         };
         let Opened { connection, identity, head, migrated } = opened;
-        Ok(Store { connection, path, identity, is_read_only, set_aside: None, head, migrated, _lock: lock })
+        Ok(Store {
+            connection,
+            path,
+            identity,
+            is_read_only,
+            set_aside: None,
+            head,
+            migrated,
+            watches: false,
+            _lock: lock,
+        })
     }
 
     /// From which version the file was brought to the present one when it was opened, if it had another.
@@ -158,8 +170,13 @@ impl Store {
             write.apply(&mut ledger).map_err(failed)?;
         }
         let head = ledger.head;
+        // What comes before its start, a controller does that may yet fail to start.
+        let watches = self.watches || writes.iter().any(Write::tells_of_watching);
+        if watches && head != self.head {
+            act::alive_by_record(&ledger).map_err(failed)?;
+        }
         transaction.commit().map_err(failed)?;
-        self.head = head;
+        (self.head, self.watches) = (head, watches);
         Ok(())
     }
 

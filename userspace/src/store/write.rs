@@ -189,6 +189,11 @@ pub enum Write {
 }
 
 impl Write {
+    /// Whether a controller writes this only once it has begun to watch.
+    pub(super) fn tells_of_watching(&self) -> bool {
+        matches!(self, Write::Alive { .. } | Write::Act { act: Act::Started { .. }, .. })
+    }
+
     pub(super) fn apply(&self, ledger: &mut Ledger<'_>) -> rusqlite::Result<()> {
         match self {
             Write::Blocked { block, at, took, uid, from, dry_run } => {
