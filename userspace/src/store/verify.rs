@@ -16,7 +16,7 @@ use xdpban_engine::time::Wall;
 use super::archive::Archive;
 use super::chain::{Hash, Head, Link, unhex};
 use super::compare::{Histories, Table};
-use super::{StoreError, prune};
+use super::{StoreError, prune, tried};
 
 /// Faults that are told one by one. Beyond, they are counted.
 const TOLD: usize = 64;
@@ -312,6 +312,8 @@ impl Verified {
         let mut statement =
             connection.prepare("SELECT * FROM incidents WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
         let mut table = Table::of(&statement);
+        let (began, users) = (statement.column_index("first_seen")?, statement.column_index("users")?);
+        let mut said = tried::Sum::default();
         let mut rows = statement.query([first, last])?;
         let mut history = connection.prepare(
             "SELECT incident, kind, body FROM records WHERE incident BETWEEN ?1 AND ?2 ORDER BY incident, seq",
@@ -321,6 +323,7 @@ impl Verified {
             self.incidents += 1;
             steps_taken.fetch_add(1, Ordering::Relaxed);
             let id: i64 = row.get(0)?;
+            said.add(id, row.get(began)?, row.get_ref(users)?.as_str()?);
             while let Some(incident) = histories.incident()
                 && incident < id
             {
@@ -340,6 +343,12 @@ impl Verified {
         while let Some(incident) = histories.incident() {
             self.missing(incident);
             histories.tell(&mut table)?;
+        }
+        for (incident, what) in said.compare(connection, (first, last))? {
+            // Where an incident was altered or taken out, the index is otherwise for that alone.
+            if !self.faults.iter().any(|fault| fault.incident == Some(incident)) {
+                self.fault(Fault { incident: Some(incident), what, ..Fault::default() });
+            }
         }
         Ok(())
     }

@@ -210,7 +210,7 @@ fn what_was_removed_is_found() {
     let kept = store.head();
     let other = Connection::open(store.path()).unwrap();
     other.execute_batch("DELETE FROM records WHERE seq > 13; DELETE FROM allowed").unwrap();
-    other.execute_batch("DELETE FROM incidents WHERE id > 9").unwrap();
+    other.execute_batch("DELETE FROM incidents WHERE id > 9; DELETE FROM tried WHERE incident > 9").unwrap();
     let archive = Archive::open(store.path().parent().unwrap()).unwrap();
     assert_eq!(archive.verify(&[]).unwrap().faults, []);
     let faults = archive.verify(&[kept]).unwrap().faults;
@@ -262,6 +262,15 @@ fn incidents_are_what_the_records_say() {
     }
     let faults = after("DELETE FROM incidents WHERE id = 10");
     assert_eq!(faults[0].1, Some(10), "{faults:?}");
+    // Whom the index of names does not have, nobody finds.
+    let faults = after("DELETE FROM tried WHERE user = 'admin' AND incident IN (4, 9)");
+    let lacks = |id| {
+        (None, Some(id), "the index of user names lacks it: who asks for admin does not find it".to_owned())
+    };
+    assert_eq!(faults, [lacks(4), lacks(9)]);
+    let faults = after("INSERT INTO tried SELECT 'root', first_seen, id FROM incidents WHERE id = 4");
+    let has = "the index of user names has it for root, whom it does not name".to_owned();
+    assert_eq!(faults, [(None, Some(4), has)]);
     let faults = after("UPDATE allowed SET network = '0.0.0.0/0'");
     assert_eq!(faults.len(), 2, "{faults:?}");
 }
@@ -295,6 +304,47 @@ fn starts_tell_since_when_nobody_watched() {
         .collect();
     let gap = |after: &str, since: Option<i64>| (after.to_owned(), since.map(wall));
     assert_eq!(gaps, [gap("first", None), gap("crash", Some(60)), gap("stop", Some(200))]);
+}
+
+#[test]
+fn who_wrote_a_record_was_not_dead_then() {
+    let (directory, mut store) = store();
+    let start = |at| {
+        let (interfaces, sources) = (Vec::new(), Vec::new());
+        let act = Act::Started { version: "1", pid: 7, interfaces, sources, dry_run: false };
+        Write::Act { at: wall(at), uid: None, act }
+    };
+    let record = |at| {
+        let block = Block { created: wall(at), ..block(&format!("10.0.0.{at}"), 900) };
+        let (block, took, uid) = (block.into(), None, None);
+        Write::Blocked { block, at: wall(at), took, uid, from: (0, 0), dry_run: false }
+    };
+    let alive = || Archive::open(directory.path()).unwrap().alive().unwrap();
+    store.write(&[start(0), Write::Alive { at: wall(60) }]).unwrap();
+    store.write(&[record(90)]).unwrap();
+    store.write(&[record(80)]).unwrap();
+    assert_eq!(alive(), Some((wall(90), false)));
+    drop(store);
+
+    // The next one records what it finds before it watches, and comes no further at first.
+    for at in [120, 130] {
+        let mut store = Store::open(directory.path()).unwrap();
+        store.write(&[record(at)]).unwrap();
+        assert_eq!(alive(), Some((wall(90), false)));
+    }
+    let mut store = Store::open(directory.path()).unwrap();
+    store.write(&[record(140), start(150)]).unwrap();
+    let started = records(directory.path()).into_iter().rfind(|record| record.kind == "controller.started");
+    let body: serde_json::Value = serde_json::from_str(&started.unwrap().body).unwrap();
+    assert_eq!(
+        (&body["after"], body["unwatched_since"].as_i64().map(Wall)),
+        (&"crash".into(), Some(wall(90)))
+    );
+
+    // A stop is the end.
+    store.write(&[Write::Act { at: wall(200), uid: None, act: Act::Stopped { version: "1" } }]).unwrap();
+    store.write(&[record(210)]).unwrap();
+    assert_eq!(alive(), Some((wall(200), true)));
 }
 
 #[test]
