@@ -83,7 +83,14 @@ fn every_fault_of_the_configuration_is_told_with_its_line() -> Result<()> {
 
     lab.write_config(&lab.config())?;
     lab.xdpban(&["check"])?.success()?.stdout_has(&format!("{file}: sound, "))?;
-    assert_eq!(lab.xdpban(&["--json", "check"])?.json()?, json!({ "valid": true, "faults": [] }));
+    let sound = json!({ "valid": true, "faults": [], "warnings": [] });
+    assert_eq!(lab.xdpban(&["--json", "check"])?.json()?, sound);
+    lab.write_config("[allow]\nnetworks = [\"0.0.0.0/1\"]\n")?;
+    let warning = "nothing in 0.0.0.0/1 is ever blocked: [allow] networks has all of that";
+    lab.xdpban(&["check"])?.success()?.stderr_has(warning)?;
+    let doubtful = lab.xdpban(&["--json", "check"])?.json()?;
+    assert_eq!((&doubtful["valid"], &doubtful["warnings"]), (&json!(true), &json!([warning])));
+    lab.write_config(&lab.config())?;
     let missing = lab.dir().join("nothing.toml").display().to_string();
     let mut command = lab.command(Side::Host, lab.xdpban_binary()?);
     let output = command.args(["--config", &missing, "status"]).output()?;

@@ -11,7 +11,8 @@ pub(super) fn run(file: Option<&Path>, json: bool) -> Result<(), CliError> {
     if json {
         let faults: Vec<_> = loaded.as_ref().err().into_iter().flat_map(Faults::iter).map(fault).collect();
         let faults_told = !faults.is_empty();
-        print_json(&serde_json::json!({ "valid": !faults_told, "faults": faults }))?;
+        let warnings = loaded.as_ref().map(Config::doubts).unwrap_or_default();
+        print_json(&serde_json::json!({ "valid": !faults_told, "faults": faults, "warnings": warnings }))?;
         return if faults_told { Err(CliError::Faulty) } else { Ok(()) };
     }
     let config = loaded?;

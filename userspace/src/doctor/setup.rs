@@ -27,7 +27,9 @@ impl Setup {
                     Some(_) => "sound",
                     None => "not there; the defaults hold",
                 };
-                checks.push(Check::ok("config", name, finding));
+                checks.push(Check::ok("config", name.as_str(), finding));
+                let doubt = |doubt| Check::new("config", name.as_str(), State::Warning, doubt);
+                checks.extend(config.doubts().into_iter().map(doubt));
                 Some(config)
             }
             Err(faults) => {
