@@ -229,3 +229,39 @@ fn what_an_administrator_has_changed_since_is_left() -> Result<()> {
     assert_eq!(expiry(&lab, "alice")?, changed);
     Ok(())
 }
+
+#[test]
+fn an_account_is_unlocked_also_where_the_configuration_locks_none_any_longer() -> Result<()> {
+    let lab = Lab::new()?;
+    own_accounts(&lab)?;
+    let without = lab.config();
+    let controller = lab.start_controller(&lockout(&lab, "15s"))?;
+    let before = [expiry(&lab, "alice")?, expiry(&lab, "bob")?];
+    guess(&lab, "alice", 4)?;
+    guess(&lab, "bob", 4)?;
+    lab.eventually("both are locked", SOON, |lab| Ok(locked(lab)? == json!(["alice", "bob"])))?;
+    lab.eventually("in /etc/shadow, too", SOON, |lab| {
+        Ok(expiry(lab, "alice")? != before[0] && expiry(lab, "bob")? != before[1])
+    })?;
+
+    lab.write_config(&without)?;
+    controller.reload()?;
+    lab.eventually("the reload is done", SOON, |lab| {
+        Ok(fs::read_to_string(lab.dir().join("controller.log"))?
+            .contains("configuration and rules read again"))
+    })?;
+    lab.xdpban(&["unlock", "alice"])?.success()?;
+    lab.eventually("alice is as before", SOON, |lab| Ok(expiry(lab, "alice")? == before[0]))?;
+    controller.stop()?;
+    let _controller = lab.start_controller(&without)?;
+    lab.eventually("bob is as before", Duration::from_secs(20), |lab| Ok(expiry(lab, "bob")? == before[1]))?;
+    lab.eventually("nobody is locked", SOON, |lab| Ok(locked(lab)? == json!([])))?;
+    lab.eventually("that is on record", SOON, |lab| {
+        let incidents = lab.xdpban(&["--json", "incidents"])?.json()?;
+        let ended = |command: &str, outcome: &str| {
+            let mut all = incidents.as_array().into_iter().flatten();
+            all.any(|it| it["command"] == command && it["outcome"] == outcome)
+        };
+        Ok(ended("lock-account alice", "lifted") && ended("lock-account bob", "expired"))
+    })
+}

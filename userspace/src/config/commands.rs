@@ -56,6 +56,20 @@ impl Command {
     /// See [`Command::SENDMAIL`].
     pub const CURL: &str = "/usr/bin/curl";
 
+    /// The one that `lock-account` runs, the same in every configuration.
+    pub fn lock_account() -> Command {
+        Command {
+            name: LOCK_ACCOUNT.into(),
+            what: What::LockAccount,
+            user: "root".to_owned(),
+            time_limit: Duration::from_secs(30),
+            // Accounts are changed one after the other, so that two of the last administrators cannot be locked at once.
+            at_most: 1,
+            retry: Vec::new(),
+            digest: None,
+        }
+    }
+
     /// The program that is run; none where it is xdpban's own.
     pub fn program(&self) -> Option<PathBuf> {
         match &self.what {
@@ -204,17 +218,7 @@ fn lock_account(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand
     }
     let failures = section.value("failures", faults, |v| values::whole(v, 3..=256)).unwrap_or(10);
     let window = section.value("window", faults, values::duration).unwrap_or(Duration::from_secs(600));
-    let command = Command {
-        name: LOCK_ACCOUNT.into(),
-        what: What::LockAccount,
-        user: "root".to_owned(),
-        time_limit: Duration::from_secs(30),
-        // Accounts are changed one after the other, so that two of the last administrators cannot be locked at once.
-        at_most: 1,
-        retry: Vec::new(),
-        digest: None,
-    };
-    Some(RawCommand { command, lockout: Some((failures, window)), guarded: false })
+    Some(RawCommand { command: Command::lock_account(), lockout: Some((failures, window)), guarded: false })
 }
 
 fn notify(section: &Section<'_>, faults: &mut Faults) -> Option<RawCommand> {

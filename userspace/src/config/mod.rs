@@ -293,7 +293,10 @@ fn commands_of(
         match raw.command.take() {
             Some(command) => {
                 let name = &command.command.name;
-                if commands.iter().any(|(_, other)| other.command.name == *name) {
+                if **name == *LOCK_ACCOUNT && raw.kind != Kind::LockAccount {
+                    let action = format!("`{name}` is what `action = \"{name}\"` runs");
+                    faults.add(&raw.place, format!("{action}; give this command another `name`"));
+                } else if commands.iter().any(|(_, other)| other.command.name == *name) {
                     let remedy = match raw.kind {
                         Kind::LockAccount => "there can be one such response",
                         _ => "give each a `name` of its own",

@@ -960,6 +960,18 @@ fn commands_stand_beside_blocks_and_keep_the_default_ones() {
 }
 
 #[test]
+fn no_other_command_has_the_name_of_the_one_that_locks_accounts() {
+    for action in [
+        "action = \"run\"\ncommand = [\"/usr/local/bin/lock-account\"]",
+        "action = \"notify\"\nmail = \"root\"\nname = \"lock-account\"",
+    ] {
+        let text = format!("[[response]]\nlevel = 3\n{action}\n");
+        let faults = Config::parse(&text, Path::new(FILE), &[]).unwrap_err().to_string();
+        assert!(faults.contains("give this command another `name`"), "{faults}");
+    }
+}
+
+#[test]
 fn what_is_sound_may_still_be_doubted() {
     let text = "[[response]]\nlevel = 3\naction = \"run\"\ncommand = [\"/bin/sh\"]\nuser = \"no-such-user\"\n\
                 [[response]]\nlevel = 4\naction = \"run\"\nname = \"gone\"\ncommand = [\"/no/such/program\"]\n\

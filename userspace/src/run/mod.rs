@@ -53,7 +53,7 @@ pub struct Outcome {
     pub ran: Ran,
 }
 
-/// The commands of the configuration, and the thread that runs them.
+/// The commands of the configuration, `lock-account` in any case, and the thread that runs them.
 pub struct Runner {
     queues: HashMap<Arc<str>, (Command, Queue)>,
     /// None once it is closed.
@@ -97,8 +97,11 @@ impl Runner {
     /// Goes on with other commands. What waits for those that are gone, or are no longer the same, is still run.
     pub fn replace(&mut self, commands: &[Command]) {
         let Some(outcomes) = &self.outcomes else { return };
-        self.queues.retain(|_, (known, _)| commands.contains(known));
-        for command in commands {
+        // An account that is locked is to be unlocked also where the configuration has none locked any longer.
+        let lock_account = Command::lock_account();
+        let commands = || commands.iter().chain([&lock_account]);
+        self.queues.retain(|_, (known, _)| commands().any(|command| command == known));
+        for command in commands() {
             if self.queues.contains_key(&command.name) {
                 continue;
             }

@@ -11,7 +11,7 @@ use xdpban_engine::measure::Measure;
 use xdpban_engine::target::Target;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, LOCK_ACCOUNT};
 
 /// A notification of that kind as it is where nothing else is said.
 fn notification(kind: &str) -> Command {
@@ -161,4 +161,21 @@ async fn what_still_runs_at_a_stop_is_cut_off_and_what_waits_is_left_undone() {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
     }
+}
+
+#[tokio::test]
+async fn an_account_is_unlocked_also_where_the_configuration_has_no_lockout_any_longer() {
+    let directory = directory();
+    let (mut runner, mut outcomes) = Runner::start(&[Command::lock_account()], directory.path()).unwrap();
+    runner.replace(&[]);
+    let undo = CommandRun {
+        per_user: true,
+        user: Some("alice".into()),
+        ..run(LOCK_ACCOUNT, 1, Some(Undo::EXPIRED))
+    };
+    runner.submit(&undo, None).unwrap();
+    // What ran is this program, which is no xdpban and fails.
+    let outcome = outcomes.recv().await.unwrap();
+    assert!(matches!(outcome.ran.exit, Exit::Status(_)), "{:?}", outcome.ran);
+    runner.stop();
 }
