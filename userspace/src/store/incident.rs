@@ -135,10 +135,11 @@ pub(super) const COLUMNS: &str =
 pub(super) const BEHIND: usize = 30;
 
 impl Incident {
-    /// Whether what was to be done was done: the kernel had the block, or the command ran and did not fail. One that could not be
-    /// undone was done.
+    /// Whether what was to be done was done: the kernel had the block, or the command ran, and neither failed nor declined. One that
+    /// could not be undone was done.
     pub fn took_effect(&self) -> bool {
         self.responded_at.is_some()
+            && self.outcome != Outcome::Refused
             && !(self.outcome == Outcome::Failed && self.outcome_at == self.responded_at)
     }
 

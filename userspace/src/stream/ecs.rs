@@ -27,7 +27,8 @@ pub(super) fn line(change: &Changed) -> Option<String> {
         "incident.refused" | "incident.failed" => (["allowed"].as_slice(), Some("failure")),
         _ => return None,
     };
-    let outcome = if of.text("outcome") == Some("failed") { Some("failure") } else { outcome };
+    let outcome =
+        if matches!(of.text("outcome"), Some("failed" | "refused")) { Some("failure") } else { outcome };
     let ruleset = match of.text("origin") {
         Some("rule") => Some("xdpban"),
         Some("wazuh") => Some("wazuh"),
@@ -164,19 +165,23 @@ fn what(kind: &str, target: &str, of: &Columns<'_>) -> String {
             None => format!("{outcome}; {} {dropped}", human::counted(packets, "packet")),
         }
     };
+    let because = of.text("outcome_reason").unwrap_or_default();
     match kind {
+        // A command that declined, or failed, has this record only.
+        "incident.opened" if of.text("outcome") == Some("refused") => {
+            format!("{target} was not {done}: {because}")
+        }
+        "incident.opened" if of.text("outcome") == Some("failed") => {
+            format!("{target} could not be {done}: {because}")
+        }
         "incident.opened" => format!("{done} {target} {how_long}: {why}"),
         "incident.extended" => format!("{done} {target} further, {how_long}: {why}"),
         "incident.resumed" => format!("{done} {target} again: {why}"),
         "incident.rests" => {
-            format!("that {target} is {done} {}", of.text("outcome_reason").unwrap_or_default())
+            format!("that {target} is {done} {because}")
         }
-        "incident.refused" => {
-            format!("{target} was left alone: {}", of.text("outcome_reason").unwrap_or_default())
-        }
-        "incident.failed" => {
-            format!("{target} could not be {done}: {}", of.text("outcome_reason").unwrap_or_default())
-        }
+        "incident.refused" => format!("{target} was left alone: {because}"),
+        "incident.failed" => format!("{target} could not be {done}: {because}"),
         _ => format!("{target} is {done} no longer: {}", ended()),
     }
 }

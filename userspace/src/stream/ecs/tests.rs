@@ -113,13 +113,17 @@ fn ended(block: &Block, end: End, uid: Option<u32>) -> Write {
 }
 
 fn ran(command: &str, target: &str, step: Step, status: i32, undone: bool) -> Write {
+    ran_with(command, target, step, Exit::Status(status), undone)
+}
+
+fn ran_with(command: &str, target: &str, step: Step, exit: Exit, undone: bool) -> Write {
     let mut why = block(target, Origin::Rule);
     why.expires = why.expires.filter(|_| undone);
     Write::Ran(Box::new(Ran {
         command: command.into(),
         why: Some(why),
         step,
-        exit: Exit::Status(status),
+        exit,
         stands: false,
         output: "said".into(),
         input: "{}".into(),
@@ -174,6 +178,7 @@ fn everything() -> Vec<(String, Value)> {
         ended(&block("203.0.113.10", Origin::Rule), End::Failed, None),
         ran("notify", "203.0.113.7", Step::Add, 0, false),
         ran("broken", "203.0.113.7", Step::Add, 1, false),
+        ran_with("lock root", "203.0.113.7", Step::Add, Exit::Declined, true),
         ran("lock", "203.0.113.7", Step::Add, 0, true),
         ran("lock", "203.0.113.7", Step::Add, 0, true),
         ran("lock", "203.0.113.7", Step::Delete(Undo::EXPIRED), 0, true),
@@ -296,11 +301,32 @@ fn what_each_kind_says_of_itself() {
             "incident.failed block rule: alert allowed failure xdpban",
             "incident.opened run rule: alert info success xdpban",
             "incident.opened run rule: alert info failure xdpban",
+            "incident.opened run rule: alert info failure xdpban",
             "incident.opened run rule: alert info success xdpban",
             "incident.extended run rule: alert info success xdpban",
             "incident.ended run rule: event end success xdpban",
             "incident.opened run rule: alert info success xdpban",
             "incident.ended run rule: event end failure xdpban",
+        ]
+    );
+}
+
+#[test]
+fn a_command_that_declined_or_failed_has_answered_nothing() {
+    let messages: Vec<Value> = streamed(&[
+        ran("lock", "203.0.113.7", Step::Add, 0, true),
+        ran_with("lock root", "203.0.113.7", Step::Add, Exit::Declined, true),
+        ran("broken", "203.0.113.7", Step::Add, 1, false),
+    ])
+    .into_iter()
+    .map(|(_, document)| document["message"].clone())
+    .collect();
+    assert_eq!(
+        messages,
+        [
+            "answered 203.0.113.7 for 1 min 40 s: rule 5710 unknown user",
+            "203.0.113.7 was not answered: said",
+            "203.0.113.7 could not be answered: the command ended with status 1: said",
         ]
     );
 }
