@@ -144,8 +144,10 @@ impl Tally {
         }
         totals.responses += 1;
         totals.effective += u64::from(response.took_effect());
-        // What is in force has a reason where it rests.
-        let rests = response.outcome == Outcome::InForce && response.outcome_reason.is_some();
+        // A block that is in force has a reason where it rests; a command, where it was cut off.
+        let rests = response.outcome == Outcome::InForce
+            && response.command.is_none()
+            && response.outcome_reason.is_some();
         totals.resting += u64::from(rests);
         totals.dropped_packets = totals.dropped_packets.saturating_add(response.dropped_packets);
         totals.dropped_bytes = totals.dropped_bytes.saturating_add(response.dropped_bytes);

@@ -224,16 +224,19 @@ fn known_incidents_come_to_known_figures() {
 
 /// A run of a command because of `why`, with this status.
 fn ran(command: &str, why: &Block, status: i32) -> Write {
+    ran_with(command, why, Exit::Status(status), false)
+}
+
+fn ran_with(command: &str, why: &Block, exit: Exit, stands: bool) -> Write {
     let (output, input) = ("".into(), "{}".into());
     let why = Block { expires: None, ..why.clone() };
     let (at, took) = (at(0), Duration::from_millis(5));
-    let (step, exit) = (Step::Add, Exit::Status(status));
     Write::Ran(Box::new(Ran {
         command: command.into(),
         why: Some(why),
-        step,
+        step: Step::Add,
         exit,
-        stands: false,
+        stands,
         output,
         input,
         at,
@@ -290,6 +293,23 @@ fn what_was_found_once_is_one_incident_however_it_was_answered() {
     ] {
         assert!(document.contains(told), "{told}: {document}");
     }
+}
+
+#[test]
+fn a_command_that_declined_is_no_response_and_one_that_was_cut_off_does_not_rest() {
+    let [declined, cut_off] = ["203.0.113.7", "203.0.113.8"].map(|target| block(target, 3600));
+    let record = record(&[
+        ran_with("lock-account root", &declined, Exit::Declined, false),
+        ran_with("tell", &cut_off, Exit::CutOff, true),
+    ]);
+    let report = reported(&record, "2026-10", "2026-10", 100);
+    let totals = &report.totals;
+    assert_eq!((totals.incidents, totals.responses), (2, 2));
+    assert_eq!((totals.responded, totals.effective, totals.resting), (1, 1, 0));
+    let unanswered: Vec<_> =
+        report.unanswered.listed.iter().map(|response| (&*response.target, response.outcome)).collect();
+    assert_eq!(unanswered, [("203.0.113.7", Outcome::Refused)]);
+    assert_eq!(report.outcomes.in_force, 1);
 }
 
 #[test]
