@@ -60,7 +60,7 @@ impl CommandTroubles {
             Some(run) if run.per_user => {}
             Some(CommandRun { undo: Some(_), .. }) => self.not_undone += 1,
             _ => {
-                let said = ran.output.lines().next().map(|said| format!(": {said}")).unwrap_or_default();
+                let said = ran.last_words().map(|said| format!(": {said}")).unwrap_or_default();
                 let trouble = format!("the latest run of `{}` failed: {failure}{said}", ran.command);
                 self.failed.insert(Arc::clone(&ran.command), trouble);
             }
@@ -137,13 +137,13 @@ impl Daemon {
             Some(_) => "ran to undo",
         };
         let whom = run.map(|run| format!(" for {}", run.source)).unwrap_or_default();
-        let said = ran.output.lines().next().unwrap_or_default();
+        let said = ran.last_words().map(|said| format!(": {said}")).unwrap_or_default();
         match &failure {
             None => log::info!("{what} {}{whom} in {:.1} s", ran.command, ran.took.as_secs_f64()),
-            Some(_) if ran.exit == Exit::Declined => log::info!("{what} {}{whom}: {said}", ran.command),
+            Some(_) if ran.exit == Exit::Declined => log::info!("{what} {}{whom}{said}", ran.command),
             Some(failure) => {
                 let stands = if ran.stands { "; what it may have done is to be undone yet" } else { "" };
-                log::warn!("{what} {}{whom}: {failure}: {said}{stands}", ran.command);
+                log::warn!("{what} {}{whom}: {failure}{said}{stands}", ran.command);
             }
         }
         self.command_troubles.note(run, &ran, failure.as_deref());
@@ -172,4 +172,28 @@ pub(super) fn standing(stored: Vec<Standing>, state: &std::path::Path, now: &Now
         }
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_tells_the_last_words_of_a_command_that_failed() {
+        let ran = Ran {
+            command: "tell".into(),
+            why: None,
+            step: crate::store::Step::Add,
+            exit: Exit::Status(1),
+            stands: false,
+            output: "connecting\nno route to host\n\n".into(),
+            input: "{}".into(),
+            at: clock::now().wall,
+            took: Duration::ZERO,
+        };
+        let mut troubles = CommandTroubles::default();
+        troubles.note(None, &ran, Some("it failed"));
+        let told: Vec<String> = troubles.told().collect();
+        assert_eq!(told, ["the latest run of `tell` failed: it failed: no route to host"]);
+    }
 }

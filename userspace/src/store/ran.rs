@@ -92,13 +92,17 @@ impl Exit {
 }
 
 impl Ran {
+    /// The last line that the command wrote, cut; none where it wrote nothing.
+    pub fn last_words(&self) -> Option<String> {
+        const LONGEST: usize = 200;
+        let words = self.output.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+        Some(words.chars().take(LONGEST).collect())
+    }
+
     /// Why it failed, with the last words of the command; none where it did not.
     fn failure(&self) -> Option<String> {
-        const LONGEST: usize = 200;
         let failure = self.exit.failure()?;
-        let words = self.output.lines().map(str::trim).rfind(|line| !line.is_empty());
-        let words = words.map(|words| words.chars().take(LONGEST).collect::<String>());
-        Some(match (&self.exit, words) {
+        Some(match (&self.exit, self.last_words()) {
             (Exit::Status(_), Some(words)) => format!("{failure}: {words}"),
             (Exit::Declined, Some(words)) => words,
             _ => failure,
