@@ -9,7 +9,7 @@ use crate::host::{self, HostError, Watcher};
 
 /// The host, as far as it is known.
 pub(super) struct Host {
-    /// None where it failed, which does not heal.
+    /// None where it failed, which does not heal, until another takes its place.
     watcher: Option<Watcher>,
     addresses: HostAddresses,
     /// Why its addresses may be others.
@@ -93,10 +93,12 @@ impl Host {
 }
 
 impl Daemon {
-    /// Where the host does not tell of changes, looks for them.
-    pub(super) fn look_at_lost_host(&mut self) {
+    /// Where the host does not tell of changes, or the latest look at it failed, looks again.
+    pub(super) fn look_at_uncertain_host(&mut self) {
         if self.host.is_lost() {
             self.host.watch_again();
+        }
+        if self.host.trouble().is_some() {
             self.host_changed();
         }
     }

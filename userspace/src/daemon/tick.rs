@@ -53,7 +53,7 @@ impl Daemon {
         if self.ticks.is_multiple_of(TICKS_A_MINUTE) {
             self.comparison.get_or_insert_default();
             self.record_counts();
-            self.look_at_lost_host();
+            self.look_at_uncertain_host();
             self.writes.push(Write::Alive { at: clock::now().wall });
         }
         if self.ticks.is_multiple_of(TICKS_A_DAY) {
