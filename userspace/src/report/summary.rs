@@ -115,7 +115,7 @@ pub struct Outcomes {
     pub expired: u64,
     /// It was taken back.
     pub lifted: u64,
-    /// A protection prevented it.
+    /// A protection prevented it, there was no room for it, or an account was left alone.
     pub refused: u64,
     /// It failed.
     pub failed: u64,

@@ -158,7 +158,9 @@ pub(super) fn outcome_in_words(report: &Report, outcome: Outcome, number: u64) -
         Outcome::InForce => format!("{is} still in force"),
         Outcome::Expired => "ended when the time was over".to_owned(),
         Outcome::Lifted => format!("{was} lifted before"),
-        Outcome::Refused => format!("{was} refused, by a protection or for want of room"),
+        Outcome::Refused => {
+            format!("{was} refused, by a protection, for want of room, or as an account was left alone")
+        }
         Outcome::Failed => "failed".to_owned(),
         Outcome::Done => "ran a command, with nothing to be undone".to_owned(),
     }

@@ -87,7 +87,7 @@ pub enum Outcome {
     Expired,
     /// The block was taken back; the reason says by whom or why.
     Lifted,
-    /// A protection prevented it.
+    /// A protection prevented it, there was no room for it, or the command declined: the account is left alone.
     Refused,
     /// The kernel did not take it, or the command failed.
     Failed,
