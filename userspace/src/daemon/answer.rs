@@ -11,7 +11,7 @@ use xdpban_engine::target::Target;
 use xdpban_engine::time::Now;
 use xdpban_engine::{BlockRequest, Standing, Unexplained};
 
-use super::carry_out::Cause;
+use super::carry_out::{Cause, reading};
 use super::{Daemon, MANY_WRITES, NOT_ENFORCED};
 use crate::clock;
 use crate::control::{Call, ListPart, Place, Reply, Request, wire};
@@ -492,7 +492,7 @@ fn verdict_of(block: Option<&Block>, verdict: Outcome, enforcing: bool) -> &'sta
 }
 
 fn entry(block: &Block, counted: Option<&Entry>, enforced: bool, now: &Now) -> wire::Entry {
-    let (dropped_packets, dropped_bytes) = counted.map_or((0, 0), |entry| (entry.packets, entry.bytes));
+    let (dropped_packets, dropped_bytes) = reading(counted);
     wire::Entry {
         target: block.target.to_string(),
         action: block.measure.action.name().to_owned(),

@@ -12,6 +12,7 @@ use xdpban_engine::target::Target;
 use xdpban_engine::time::{Mono, Now};
 
 use super::Daemon;
+use super::compare::RECORDED;
 use super::trial::Trial;
 use crate::clock;
 use crate::error::chain;
@@ -98,7 +99,7 @@ impl Daemon {
                 entry.measure.is_some_and(|measure| measure.strictness() != block.measure.strictness())
             };
             let entry = self.gate.entry(&block.target);
-            counted.push(entry.as_ref().map_or((0, 0), |entry| (entry.packets, entry.bytes)));
+            counted.push(reading(entry.as_ref()));
             match entry.filter(other) {
                 Some(entry) => taken_over.insert(block.target, (entry.packets, entry.bytes)),
                 None => taken_over.remove(&block.target),
@@ -109,7 +110,7 @@ impl Daemon {
         let now = clock::now();
         let took = if let Cause::Line(read_at) = cause { Some(now.mono.since(read_at)) } else { None };
         let uid = if let Cause::Operator { uid, .. } = cause { Some(uid) } else { None };
-        let mut taken = Vec::new();
+        let (mut taken, mut adopted) = (Vec::new(), Vec::new());
         for ((index, block), counted) in blocks.into_iter().enumerate().zip(counted) {
             let applied = match left_out.next_if(|(place, _)| *place == index) {
                 None => Applied::Done,
@@ -121,8 +122,7 @@ impl Daemon {
                 let restored = matches!(cause, Cause::Restore);
                 if restored && block.origin == Origin::Adopted {
                     // It may be on record as that since an earlier start. What its entry has counted is its own.
-                    let blocks = vec![(Arc::clone(&recorded), None)];
-                    self.writes.push(Write::Standing { blocks, at, dry_run });
+                    adopted.push((Arc::clone(&recorded), None));
                 }
                 if restored && !block.measure.stops_everything() {
                     // It is on record as it was, save that it may have rested.
@@ -148,6 +148,10 @@ impl Daemon {
             }
         }
         if matches!(cause, Cause::Restore) {
+            let (at, dry_run) = (now.wall, !self.enforcing());
+            for blocks in adopted.chunks(RECORDED) {
+                self.writes.push(Write::Standing { blocks: blocks.to_vec(), at, dry_run });
+            }
             // The start says how many there are.
             return;
         }
@@ -178,8 +182,7 @@ impl Daemon {
     pub(super) fn record_resumed(&mut self) {
         let at = clock::now().wall;
         for block in self.engine.blocks() {
-            let entry = self.gate.entry(&block.target);
-            let from = entry.map_or((0, 0), |entry| (entry.packets, entry.bytes));
+            let from = reading(self.gate.entry(&block.target).as_ref());
             self.writes.push(Write::Resumed { block: Arc::clone(block), at, from });
         }
     }
@@ -188,8 +191,7 @@ impl Daemon {
     pub(super) fn record_switch(&mut self) {
         let (at, dry_run) = (clock::now().wall, !self.enforcing());
         for block in self.engine.blocks() {
-            let entry = self.gate.entry(&block.target);
-            let (packets, bytes) = entry.map_or((0, 0), |entry| (entry.packets, entry.bytes));
+            let (packets, bytes) = reading(self.gate.entry(&block.target).as_ref());
             self.writes.push(Write::Switched { block: Arc::clone(block), at, dry_run, packets, bytes });
         }
         for block in self.engine.resting() {
@@ -255,7 +257,7 @@ impl Daemon {
         let mut removed = self.gate.remove(&leaving).into_iter();
         blocks
             .map(|(block, place)| match place {
-                Place::Gate => removed.next().flatten().map_or((0, 0), |entry| (entry.packets, entry.bytes)),
+                Place::Gate => reading(removed.next().flatten().as_ref()),
                 Place::TakenOver => taken_over.get(&block.target).copied().unwrap_or_default(),
                 Place::Nowhere => (0, 0),
             })
@@ -345,6 +347,11 @@ impl Daemon {
         }
         self.counted = recorded;
     }
+}
+
+/// The packets and bytes that an entry has counted.
+pub(super) fn reading(entry: Option<&Entry>) -> (u64, u64) {
+    entry.map_or((0, 0), |entry| (entry.packets, entry.bytes))
 }
 
 pub(super) fn insertion(block: &Block, trial: Option<Trial>) -> Insertion {

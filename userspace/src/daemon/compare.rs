@@ -20,7 +20,7 @@ use crate::store::{Archive, Write};
 const BLOCKS: usize = 4096;
 
 /// Blocks that are compared with the record in one part.
-const RECORDED: usize = 1024;
+pub(super) const RECORDED: usize = 1024;
 
 /// What the record has, as it is read.
 pub(super) enum Recorded {
@@ -192,32 +192,12 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use xdpban_engine::change::{Block, Origin};
-    use xdpban_engine::measure::Measure;
-
     use super::*;
-    use crate::store::{FILE, Store};
+    use crate::store::{FILE, Store, blocked};
 
     /// Writes blocks of as many addresses to a store in `state`.
     fn record(state: &Path, count: u32) {
-        let at = clock::now().wall;
-        let write = |number| {
-            let block = Block {
-                target: Target::exact(std::net::Ipv4Addr::from_bits(number).into()),
-                created: at,
-                expires: None,
-                measure: Measure::default(),
-                rule: None,
-                reason: "a test".into(),
-                origin: Origin::Operator,
-                offences: 1,
-                attempts: 0,
-                users: Vec::new(),
-                evidence: Vec::new(),
-            };
-            Write::Blocked { block: block.into(), at, took: None, uid: None, from: (0, 0), dry_run: false }
-        };
-        Store::open(state).unwrap().write(&(1..=count).map(write).collect::<Vec<_>>()).unwrap();
+        Store::open(state).unwrap().write(&(1..=count).map(blocked).collect::<Vec<_>>()).unwrap();
     }
 
     fn runtime() -> tokio::runtime::Runtime {

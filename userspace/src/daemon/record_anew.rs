@@ -6,6 +6,7 @@ use xdpban_engine::Offender;
 use xdpban_engine::change::Block;
 
 use super::Daemon;
+use super::carry_out::reading;
 use crate::clock;
 use crate::control::wire;
 use crate::store::{self, Act, Write};
@@ -37,8 +38,7 @@ impl Daemon {
         };
         let in_force = self.engine.blocks().map(|block| {
             // What was dropped so far is in the old record, and may have passed in a dry run.
-            let entry = self.gate.entry(&block.target);
-            blocked(block, entry.map_or((0, 0), |entry| (entry.packets, entry.bytes)))
+            blocked(block, reading(self.gate.entry(&block.target).as_ref()))
         });
         self.writes.extend(in_force);
         self.counted.clear();

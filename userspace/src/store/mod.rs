@@ -54,6 +54,8 @@ pub use error::StoreError;
 pub use incident::{Incident, Outcome};
 pub use prune::{Keep, Pruned};
 pub use query::IncidentQuery;
+#[cfg(test)]
+pub(crate) use queue::tests::blocked;
 pub use ran::{Exit, Ran, Standing, Step};
 pub use schema::Migrated;
 pub use verify::{Fault, Verified};

@@ -264,7 +264,7 @@ impl Batch {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use xdpban_engine::change::{Block, End, Origin};
     use xdpban_engine::measure::Measure;
 
@@ -286,7 +286,7 @@ mod tests {
         }
     }
 
-    fn blocked(number: u32) -> Write {
+    pub(crate) fn blocked(number: u32) -> Write {
         Write::Blocked {
             block: block(number).into(),
             at: Wall(0),
